@@ -1,0 +1,80 @@
+# Lockstep. `make` alone lists what there is to make.
+#
+# Knobs, given as variables:
+#   SEED=42        of the random tests (default: drawn, and printed)
+#   FUZZTIME=30s   for each fuzz target
+#   ROUNDS=50      of the crash test
+#   RUN=Regexp     only the tests whose name matches
+#   SECS=5 RUNS=3  length in seconds, and number, of benchmark runs
+#
+# The tools that are not programs of the system (staticcheck, govulncheck,
+# benchstat) are pinned by the tool lines of go.mod and run by `go tool`.
+
+GO       ?= go
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+FUZZTIME ?= 30s
+ROUNDS   ?= 50
+RUN      ?= .
+SECS     ?= 5
+RUNS     ?= 3
+export FUZZTIME SECS RUNS
+ifdef SEED
+export LOCKSTEP_SEED := $(SEED)
+endif
+
+# The binary is static. Only the race detector needs cgo and a C compiler.
+export CGO_ENABLED := 0
+race: export CGO_ENABLED := 1
+
+.PHONY: help build test lint unit race fuzz integration lab demo bench cover vuln clean tools
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: ## the static binary, bin/lockstep
+	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lockstep ./cmd/lockstep
+
+test: ## everything that CI runs (about 15 minutes on 2 cores); FUZZTIME=3s
+	@$(if $(filter file,$(origin FUZZTIME)),FUZZTIME=3s) scripts/test tools build lint race fuzz integration lab
+
+tools: ## install what the tests call and is missing (as root on Debian)
+	@scripts/install-tools test lab
+
+lint: ## gofmt, go vet, staticcheck
+	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt would change:"; echo "$$files"; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+
+unit: ## the fast tests
+	$(GO) test -short -run '$(RUN)' ./...
+
+race: ## all Go tests under the race detector, a few crash rounds included
+	$(GO) test -race -timeout 600s -run '$(RUN)' ./...
+
+fuzz: ## every fuzz target; FUZZTIME=30s each, RUN=Regexp for some
+	@scripts/fuzz '$(RUN)'
+
+integration: ## real processes and clients: crashes, network cuts; ROUNDS=50, SEED=
+	LOCKSTEP_REQUIRE_TOOLS=1 LOCKSTEP_ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 900s -v -run '$(RUN)' ./integration/...
+
+lab: ## the Linux kernel's own NBD client, in a guest (downloads 60 MB once)
+	LOCKSTEP_REQUIRE_TOOLS=1 LOCKSTEP_LAB=1 $(GO) test -count=1 -timeout 600s -v -run '$(RUN)' ./integration/kernel
+
+demo: build ## kill a node in mid-write and see that nothing was lost (30 s)
+	@scripts/install-tools demo || true
+	@$(GO) run ./integration/demo
+
+bench: build ## fio on Lockstep, nbdkit and qemu-nbd, side by side; SECS=5 RUNS=3
+	@scripts/install-tools bench
+	$(GO) run ./benchmarks -secs $(SECS) -runs $(RUNS) -json bench.json
+
+cover: ## test coverage by package, cover.out for `go tool cover`
+	$(GO) test -short -coverpkg ./... -coverprofile cover.out ./...
+	@$(GO) tool cover -func cover.out | tail -n 1
+
+vuln: ## known vulnerabilities; needs the network for its database, which CI has not
+	$(GO) tool govulncheck ./...
+
+clean: ## remove what was built here
+	rm -rf bin cover.out bench.json
