@@ -1,0 +1,143 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/lockstep-storage/lockstep/disk"
+)
+
+// A Store is what a replica's bytes live on (package store has several). Its
+// methods may be called concurrently.
+type Store interface {
+	ReadAt(p []byte, off int64) (int, error)
+	// TryReadAt reads only what needs no wait for a disk; false means that
+	// ReadAt is needed.
+	TryReadAt(p []byte, off int64) (bool, error)
+	WriteAt(p []byte, off int64) (int, error)
+	WritevAt(bufs [][]byte, off int64) error
+	// Zero makes a range read as zeroes; with punch its space may be given back.
+	Zero(off, n int64, punch bool) error
+	// Sync makes every finished write durable. Its first failure is final.
+	Sync() error
+	Size() int64
+	// Extents reports which parts of a range hold data and which are holes that
+	// read as zeroes, in order.
+	Extents(off, n int64, report func(off, n int64, data bool) error) error
+	Close() error
+}
+
+// A Dialer opens a connection to a peer's node.
+type Dialer interface {
+	Dial(ctx context.Context, node string) (net.Conn, error)
+}
+
+// CreateOptions describe a new replica.
+type CreateOptions struct {
+	Node   string // this node's name
+	Volume string // 1 to 64 of a-z A-Z 0-9 . _ -
+	Size   int64  // bytes, a multiple of 4096
+	// Protocol and NoWriteCache are the volume's, the same on every replica.
+	Protocol     Protocol
+	NoWriteCache bool
+	// JournalSize in bytes; 0 is 256 MiB, the least is 64 MiB.
+	JournalSize int64
+}
+
+// Options open a replica. FS, Store, Node and Volume are required.
+type Options struct {
+	Node   string
+	Volume string
+	// FS is the directory of the replica's superblock, journal and bitmaps.
+	FS disk.FS
+	// Store holds the volume's bytes; the volume closes it.
+	Store Store
+	// Peers are the other nodes that are configured to hold a replica.
+	Peers []string
+	// Dialer reaches the peers; nil if Peers is empty.
+	Dialer Dialer
+	// Logger, nil for none.
+	Logger *slog.Logger
+
+	// PendingLimit is the most payload bytes that wait in memory to be applied;
+	// above it writers wait. Default 64 MiB, at least 4 MiB.
+	PendingLimit int64
+	// PeerTimeout: a peer that is silent for so long, or owes an
+	// acknowledgement and makes no progress, leaves the in-sync set. Default
+	// 3 s, at least 200 ms.
+	PeerTimeout time.Duration
+	// SyncInterval is how often a volume that no client flushes is synced in
+	// the background, so that records can be applied. Default 1 s.
+	SyncInterval time.Duration
+	// RetryInterval is the pause between attempts to connect. Default 500 ms.
+	RetryInterval time.Duration
+	// ResyncRate limits a bitmap resync, bytes per second; 0 is no limit.
+	ResyncRate int64
+	// BootID is what tells a restart of the process from one of the host.
+	// Default: the kernel's.
+	BootID string
+}
+
+// EnsureDefaults fills what was left zero.
+func (o *Options) EnsureDefaults() {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.PendingLimit == 0 {
+		o.PendingLimit = 64 << 20
+	}
+	if o.PeerTimeout == 0 {
+		o.PeerTimeout = 3 * time.Second
+	}
+	if o.SyncInterval == 0 {
+		o.SyncInterval = time.Second
+	}
+	if o.RetryInterval == 0 {
+		o.RetryInterval = 500 * time.Millisecond
+	}
+}
+
+// Validate lists every problem at once.
+func (o *Options) Validate() error {
+	var errs []error
+	bad := func(format string, a ...any) { errs = append(errs, fmt.Errorf(format, a...)) }
+	if o.Node == "" {
+		bad("Node is empty")
+	}
+	if o.Volume == "" {
+		bad("Volume is empty")
+	}
+	if o.FS == nil {
+		bad("FS is nil")
+	}
+	if o.Store == nil {
+		bad("Store is nil")
+	}
+	if len(o.Peers) > 0 && o.Dialer == nil {
+		bad("there are peers but no Dialer")
+	}
+	seen := map[string]bool{o.Node: true}
+	for _, p := range o.Peers {
+		if seen[p] {
+			bad("node %q is listed twice", p)
+		}
+		seen[p] = true
+	}
+	if len(o.Peers) > 8 {
+		bad("%d peers, the limit is 8", len(o.Peers))
+	}
+	if o.PendingLimit < 4<<20 {
+		bad("PendingLimit is %d bytes, the least is 4 MiB", o.PendingLimit)
+	}
+	if o.PeerTimeout < 200*time.Millisecond {
+		bad("PeerTimeout is %v, the least is 200ms", o.PeerTimeout)
+	}
+	if o.SyncInterval < time.Millisecond {
+		bad("SyncInterval is %v, the least is 1ms", o.SyncInterval)
+	}
+	return errors.Join(errs...)
+}

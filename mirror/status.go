@@ -1,0 +1,84 @@
+package mirror
+
+import "time"
+
+// Status is a snapshot of a volume for people and programs. Nothing in it is
+// kept up to date after it was taken.
+type Status struct {
+	Volume      string    `json:"volume"`
+	ID          ID        `json:"id"`
+	Node        string    `json:"node"`
+	Size        int64     `json:"size"` // bytes
+	Role        Role      `json:"role"`
+	Disk        DiskState `json:"disk"`
+	Protocol    Protocol  `json:"protocol"`
+	WriteCache  bool      `json:"writeCache"`
+	Epoch       uint64    `json:"epoch"`
+	SetVersion  uint64    `json:"setVersion"`
+	InSync      []Member  `json:"inSync"`
+	Generation  ID        `json:"generation"`
+	Incarnation uint64    `json:"incarnation"`
+
+	End        LSN `json:"end"` // the newest record in the journal
+	Committed  LSN `json:"committed"`
+	Stable     LSN `json:"stable"`
+	Durable    LSN `json:"durable"`
+	Applied    LSN `json:"applied"`    // in the backing store
+	Checkpoint LSN `json:"checkpoint"` // in the backing store, durably
+
+	PendingBytes int64         `json:"pendingBytes"` // payload in memory, not yet applied
+	Journal      JournalStatus `json:"journal"`
+	Sessions     int           `json:"sessions"` // clients attached
+
+	// Waiting says, for people, what writes wait for; "" when they do not wait.
+	Waiting string `json:"waiting,omitempty"`
+	// Failure says why the disk state is Failed.
+	Failure string       `json:"failure,omitempty"`
+	Peers   []PeerStatus `json:"peers"`
+}
+
+// JournalStatus is how full a journal is.
+type JournalStatus struct {
+	First LSN   `json:"first"` // the oldest record held
+	Used  int64 `json:"used"`  // bytes
+	Size  int64 `json:"size"`  // bytes
+}
+
+// PeerStatus is what a volume knows of one peer.
+type PeerStatus struct {
+	Node        string      `json:"node"`
+	Connection  ConnState   `json:"connection"`
+	Replication ReplState   `json:"replication"`
+	Role        *Role       `json:"role,omitempty"` // nil while unknown
+	Disk        *DiskState  `json:"disk,omitempty"`
+	Member      bool        `json:"member"` // of the in-sync set
+	Received    LSN         `json:"received"`
+	Durable     LSN         `json:"durable"`
+	OutOfSync   int64       `json:"outOfSync"` // bytes set in its bitmap
+	Verdict     string      `json:"verdict,omitempty"`
+	Progress    *Progress   `json:"progress,omitempty"`
+	SplitBrain  *SplitBrain `json:"splitBrain,omitempty"`
+	// Problem is the last refusal or connection error, as a sentence.
+	Problem string `json:"problem,omitempty"`
+
+	CatchUps int `json:"catchUps"` // finished since the volume was opened
+	Resyncs  int `json:"resyncs"`
+}
+
+// Progress of a catch-up or a resync.
+type Progress struct {
+	Done    int64         `json:"done"`    // bytes
+	Total   int64         `json:"total"`   // bytes; may grow while clients write
+	Records int64         `json:"records"` // sent so far (catch-up), or blocks (resync)
+	Speed   int64         `json:"speed"`   // bytes per second
+	Elapsed time.Duration `json:"elapsedNanoseconds"`
+	Left    time.Duration `json:"leftNanoseconds"` // estimated; -1 while unknown
+}
+
+// SplitBrain says where two histories parted and what each side has since.
+type SplitBrain struct {
+	Common LSN    `json:"common"`
+	Ours   uint64 `json:"ours"`   // writes
+	Theirs uint64 `json:"theirs"` // writes
+	Reason string `json:"reason"`
+}

@@ -1,0 +1,175 @@
+package mirror
+
+import (
+	"encoding/hex"
+	"fmt"
+
+	"github.com/lockstep-storage/lockstep/journal"
+)
+
+// LSN is a write's sequence number in the volume's one total order.
+type LSN = journal.LSN
+
+// ID is 128 random bits that name a volume or a generation. The zero ID is none.
+type ID [16]byte
+
+func (id ID) String() string { return hex.EncodeToString(id[:]) }
+
+// IsZero reports whether id is the zero ID.
+func (id ID) IsZero() bool { return id == ID{} }
+
+// MarshalText implements encoding.TextMarshaler.
+func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (id *ID) UnmarshalText(b []byte) error {
+	if len(b) != 2*len(id) {
+		return fmt.Errorf("%q is no id: %d hexadecimal digits are wanted", b, 2*len(id))
+	}
+	_, err := hex.Decode(id[:], b)
+	return err
+}
+
+// Role is what a replica's node does with the volume.
+type Role uint8
+
+const (
+	Secondary Role = iota
+	Primary        // exports the volume, orders the writes
+)
+
+// DiskState is what a replica's data is worth.
+type DiskState uint8
+
+const (
+	Diskless DiskState = iota
+	Attaching
+	Failed       // a write or a sync failed: nothing unsynced may be believed
+	Inconsistent // in the middle of a resync, or new
+	Outdated     // complete, but others are known to have gone on
+	Consistent   // complete, but cut off: others may have gone on
+	UpToDate
+)
+
+// ConnState is the state of the connection to one peer.
+type ConnState uint8
+
+const (
+	StandAlone ConnState = iota // not connected, and not trying to
+	Connecting
+	Connected
+)
+
+// ReplState is what is going on over a connection.
+type ReplState uint8
+
+const (
+	ReplOff     ReplState = iota
+	Established           // live stream, or nothing to send
+	CatchUp               // missing records are sent from the journal
+	SyncSource            // blocks are sent by bitmap
+	SyncTarget            // blocks are received by bitmap
+)
+
+// A Member is one replica as the in-sync set counts it: a node, in one
+// incarnation (replication.md 2).
+type Member struct {
+	Node        string `json:"node"`
+	Incarnation uint64 `json:"incarnation"`
+}
+
+// A Generation is a span of LSNs written by one run of one Primary with one
+// in-sync set (replication.md 1).
+type Generation struct {
+	ID         ID       `json:"id"`
+	Parent     ID       `json:"parent"`
+	Epoch      uint64   `json:"epoch"`
+	First      LSN      `json:"first"` // of its generation record
+	SetVersion uint64   `json:"setVersion"`
+	Set        []Member `json:"set"` // sorted by node
+}
+
+// Tag is what the generation's records carry.
+func (g *Generation) Tag() uint64 {
+	var t uint64
+	for i := range 8 {
+		t |= uint64(g.ID[i]) << (8 * i)
+	}
+	return t
+}
+
+// A History is a replica's generations, oldest first, First strictly rising.
+type History []Generation
+
+// A Position names a record.
+type Position struct {
+	Generation ID  `json:"generation"`
+	LSN        LSN `json:"lsn"`
+}
+
+// A Superblock is a replica's own small state, which commits before every other
+// file (invariant 10).
+type Superblock struct {
+	Seq uint64 // raised by every commit
+
+	Volume     ID // zero until the first promotion or the first peer
+	Name       string
+	Node       string
+	Size       int64 // bytes
+	WriteCache bool
+	Protocol   Protocol
+
+	History    History
+	Epoch      uint64 // the newest seen
+	SetVersion uint64 // the newest seen
+	Set        []Member
+	// Excluded: a newer set without this replica was heard of (10c).
+	Excluded bool
+
+	Incarnation uint64
+	BootID      string // under which the incarnation was last written
+	Disk        DiskState
+	LossCounter uint64
+
+	// Resync is set while the replica is the target of a bitmap resync.
+	Resync *ResyncMark
+}
+
+// A ResyncMark says what an Inconsistent replica's store is made of.
+type ResyncMark struct {
+	Base   Position // the consistent image that it began from; LSN 0 is all zeroes
+	Source string   // the node that it copies from
+}
+
+// Protocol is when a write is acknowledged.
+type Protocol uint8
+
+const (
+	// ProtocolC acknowledges once every in-sync replica has the write in its
+	// journal. The default.
+	ProtocolC Protocol = iota
+	// ProtocolB acknowledges once every in-sync replica has received it.
+	ProtocolB
+)
+
+// A Description is what a replica tells a peer of itself when they meet.
+type Description struct {
+	Node        string
+	Volume      ID
+	Name        string
+	Size        int64
+	Protocol    Protocol
+	WriteCache  bool
+	Role        Role
+	Disk        DiskState
+	Epoch       uint64
+	SetVersion  uint64
+	Set         []Member
+	Excluded    bool
+	Incarnation uint64
+	History     History
+	End         LSN // of the history: the journal's newest record
+	Durable     LSN
+	Stable      LSN // noted
+	Resync      *ResyncMark
+}
