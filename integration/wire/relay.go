@@ -1,0 +1,192 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	pieceSize  = 64 << 10
+	pieceLimit = 1024 // pieces on the way, in each direction of a connection
+)
+
+// A Relay accepts connections and forwards each to one target. Its methods may
+// be called concurrently.
+type Relay struct {
+	target string
+	delay  time.Duration
+	l      net.Listener
+	done   sync.WaitGroup
+
+	mu     sync.Mutex
+	cut    bool
+	closed bool
+	conns  map[net.Conn]struct{} // both ends of every connection
+}
+
+// Listen begins to relay from addr (port 0: any) to target. Every byte arrives
+// delay later than it was sent, in each direction.
+func Listen(addr, target string, delay time.Duration) (*Relay, error) {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, fmt.Errorf("relay to %s: %w", target, err)
+	}
+	r := &Relay{target: target, delay: delay, l: l, conns: map[net.Conn]struct{}{}}
+	r.done.Go(r.accept)
+	return r, nil
+}
+
+// Addr is the address that the relay listens on.
+func (r *Relay) Addr() string { return r.l.Addr().String() }
+
+// Cut closes every connection, what is on the way is lost, and closes new ones
+// as they come, until Mend.
+func (r *Relay) Cut() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cut = true
+	r.closeAll()
+}
+
+// Mend lets new connections through again.
+func (r *Relay) Mend() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.cut = false
+}
+
+// Close ends the relay and every connection through it.
+func (r *Relay) Close() error {
+	r.mu.Lock()
+	r.closed = true
+	r.closeAll()
+	r.mu.Unlock()
+	err := r.l.Close()
+	r.done.Wait()
+	return err
+}
+
+// closeAll is called with the lock held.
+func (r *Relay) closeAll() {
+	for c := range r.conns {
+		c.Close()
+	}
+	clear(r.conns)
+}
+
+// enter notes a connection that Cut and Close are to close, or reports that
+// none may pass.
+func (r *Relay) enter(c net.Conn) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cut || r.closed {
+		c.Close()
+		return false
+	}
+	r.conns[c] = struct{}{}
+	return true
+}
+
+func (r *Relay) leave(c net.Conn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.conns, c)
+	c.Close()
+}
+
+func (r *Relay) accept() {
+	for {
+		c, err := r.l.Accept()
+		if err != nil {
+			return
+		}
+		r.done.Go(func() { r.relay(c) })
+	}
+}
+
+func (r *Relay) relay(in net.Conn) {
+	if !r.enter(in) {
+		return
+	}
+	defer r.leave(in)
+	out, err := net.Dial("tcp", r.target)
+	if err != nil || !r.enter(out) {
+		return
+	}
+	defer r.leave(out)
+	var both sync.WaitGroup
+	both.Go(func() { r.forward(in, out) })
+	both.Go(func() { r.forward(out, in) })
+	both.Wait()
+}
+
+// A piece is what one read gave, and when it is to arrive.
+type piece struct {
+	b   *[pieceSize]byte
+	n   int
+	due time.Time
+}
+
+var pieces = sync.Pool{New: func() any { return new([pieceSize]byte) }}
+
+// forward carries one direction until either end closes; a half-closed
+// connection goes on in the other direction.
+func (r *Relay) forward(from, to net.Conn) {
+	way := make(chan piece, pieceLimit)
+	delivered := make(chan struct{})
+	go func() {
+		defer close(delivered)
+		deliver(way, to)
+	}()
+	for {
+		b := pieces.Get().(*[pieceSize]byte)
+		n, err := from.Read(b[:])
+		if n > 0 {
+			way <- piece{b, n, time.Now().Add(r.delay)}
+		}
+		if err != nil {
+			break
+		}
+	}
+	close(way)
+	<-delivered
+	if t, ok := to.(*net.TCPConn); ok {
+		_ = t.CloseWrite() // it may be closed already
+	}
+}
+
+// deliver writes each piece when it is due. After a failed write it only
+// drains the way, so that the reading side never stands still.
+func deliver(way <-chan piece, to net.Conn) {
+	// The runtime's timers round up to a millisecond while nothing else runs;
+	// the kernel's sleep, on a thread of its own, keeps to microseconds.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var failed error
+	for p := range way {
+		if failed == nil {
+			sleepUntil(p.due)
+			_, failed = to.Write(p.b[:p.n])
+		}
+		pieces.Put(p.b)
+	}
+}
+
+func sleepUntil(due time.Time) {
+	for {
+		left := time.Until(due)
+		if left <= 0 {
+			return
+		}
+		ts := unix.NsecToTimespec(int64(left))
+		if err := unix.Nanosleep(&ts, nil); err != nil && !errors.Is(err, unix.EINTR) {
+			time.Sleep(left)
+		}
+	}
+}

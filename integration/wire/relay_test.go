@@ -1,0 +1,107 @@
+package wire
+
+import (
+	"bytes"
+	"io"
+	"math/rand/v2"
+	"net"
+	"testing"
+	"time"
+)
+
+// echo serves what it reads, until the test ends.
+func echo(t *testing.T) string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+func open(t *testing.T, delay time.Duration) (*Relay, net.Conn) {
+	r, err := Listen("127.0.0.1:0", echo(t), delay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	c, err := net.Dial("tcp", r.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return r, c
+}
+
+func TestRelayDelaysAndKeepsEveryByte(t *testing.T) {
+	const delay = 2 * time.Millisecond
+	_, c := open(t, delay)
+	sent := make([]byte, 8<<20)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(sent)
+	start := time.Now()
+	go func() {
+		_, _ = c.Write(sent)
+		_ = c.(*net.TCPConn).CloseWrite()
+	}()
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(c, first); err != nil {
+		t.Fatal(err)
+	}
+	if d := time.Since(start); d < 2*delay {
+		t.Errorf("the first byte was back after %v, want at least %v", d, 2*delay)
+	}
+	rest, err := io.ReadAll(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := append(first, rest...); !bytes.Equal(got, sent) {
+		t.Errorf("%d bytes came back, %d were sent, and they differ", len(got), len(sent))
+	}
+}
+
+func TestCutClosesAndMendLetsThrough(t *testing.T) {
+	r, c := open(t, 0)
+	ping := func(c net.Conn) error {
+		if _, err := c.Write([]byte{1}); err != nil {
+			return err
+		}
+		_, err := io.ReadFull(c, make([]byte, 1))
+		return err
+	}
+	if err := ping(c); err != nil {
+		t.Fatal(err)
+	}
+	r.Cut()
+	if err := ping(c); err == nil {
+		t.Error("a cut connection still answers")
+	}
+	during, err := net.Dial("tcp", r.Addr())
+	if err == nil {
+		defer during.Close()
+		err = ping(during)
+	}
+	if err == nil {
+		t.Error("a connection made during the cut answers")
+	}
+	r.Mend()
+	after, err := net.Dial("tcp", r.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer after.Close()
+	if err := ping(after); err != nil {
+		t.Errorf("after mending: %v", err)
+	}
+}
