@@ -1,0 +1,151 @@
+package node
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// maxConfig is the largest configuration file that is read, in bytes.
+const maxConfig = 1 << 20
+
+// Config is a daemon's configuration. DefaultConfig has every default; a file
+// changes what it names.
+type Config struct {
+	Node    string // this node's name, as its peers' configurations call it
+	DataDir string
+	Admin   string // path of the admin API's socket
+	NBD     NBDConfig
+	Peer    PeerConfig
+	// Nodes are the other nodes' peer addresses, by name.
+	Nodes map[string]string
+	// Volumes override what `lockstep create` stored with a volume.
+	Volumes map[string]Overrides
+	Log     LogConfig
+
+	// File is where all this was read from, "" for none; for messages.
+	File string
+}
+
+// NBDConfig says where volumes are exported.
+type NBDConfig struct {
+	Listen []Address
+}
+
+// PeerConfig says where the other nodes reach this one.
+type PeerConfig struct {
+	Listen Address
+	// AllowPlaintext lets Listen leave the loopback although peers are neither
+	// authenticated nor encrypted.
+	AllowPlaintext bool
+}
+
+// LogConfig says what is logged, to standard error.
+type LogConfig struct {
+	Format string // "text" or "json"
+	Level  slog.Level
+}
+
+// Overrides are one volume's settings in a configuration; nil leaves what is
+// stored with the volume.
+type Overrides struct {
+	Peers         []string
+	PendingLimit  *int64
+	PeerTimeout   *time.Duration
+	SyncInterval  *time.Duration
+	RetryInterval *time.Duration
+	ResyncRate    *int64
+	Store         *string
+}
+
+// DefaultConfig is the configuration of a daemon that was given none.
+func DefaultConfig() Config {
+	dir := defaultDataDir()
+	host, _ := os.Hostname() // an empty name is refused by check
+	return Config{
+		Node:    host,
+		DataDir: dir,
+		Admin:   adminSocket(dir),
+		NBD:     NBDConfig{Listen: []Address{{"tcp", "127.0.0.1:10809"}}},
+		Peer:    PeerConfig{Listen: Address{"tcp", "127.0.0.1:7790"}},
+		Log:     LogConfig{Format: "text", Level: slog.LevelInfo},
+	}
+}
+
+// DefaultSocket is where a daemon on the default configuration listens for
+// admin requests.
+func DefaultSocket() string { return adminSocket(defaultDataDir()) }
+
+func adminSocket(dataDir string) string { return filepath.Join(dataDir, "admin.sock") }
+
+func defaultDataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/lockstep"
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		home = os.TempDir()
+	}
+	return filepath.Join(home, ".local", "state", "lockstep")
+}
+
+// LoadConfig reads a configuration file. The error lists everything that is
+// wrong with it (a *ConfigError), not the first only.
+func LoadConfig(path string) (Config, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Config{}, fmt.Errorf("config file: %w", err)
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err != nil {
+		return Config{}, fmt.Errorf("config file %s can't be read: %w", path, err)
+	}
+	if len(text) > maxConfig {
+		return Config{}, fmt.Errorf("config file %s is larger than %d bytes", path, maxConfig)
+	}
+	return ParseConfig(text, path)
+}
+
+// NewLogger is a logger as l says, writing to w.
+func NewLogger(l LogConfig, w io.Writer) *slog.Logger {
+	o := &slog.HandlerOptions{Level: l.Level}
+	if l.Format == "json" {
+		return slog.New(slog.NewJSONHandler(w, o))
+	}
+	return slog.New(slog.NewTextHandler(w, o))
+}
+
+// apply puts the overrides over what is stored.
+func (o Overrides) apply(s Settings, nodes map[string]string) Settings {
+	if o.Peers != nil {
+		s.Peers = nil
+		for _, name := range o.Peers {
+			s.Peers = append(s.Peers, Peer{Name: name})
+		}
+	} else {
+		s.Peers = slices.Clone(s.Peers)
+	}
+	for i, p := range s.Peers {
+		if addr, ok := nodes[p.Name]; ok {
+			s.Peers[i].Address = addr
+		}
+	}
+	override(&s.PendingLimit, o.PendingLimit)
+	override(&s.PeerTimeout, (*Duration)(o.PeerTimeout))
+	override(&s.SyncInterval, (*Duration)(o.SyncInterval))
+	override(&s.RetryInterval, (*Duration)(o.RetryInterval))
+	override(&s.ResyncRate, o.ResyncRate)
+	override(&s.Store, o.Store)
+	return s
+}
+
+func override[T any](stored, over *T) {
+	if over != nil {
+		*stored = *over
+	}
+}

@@ -1,0 +1,177 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestConfigOfNothingIsTheDefault(t *testing.T) {
+	for _, text := range []string{"", "\n", "# nothing\n", "nbd:\nvolumes:\n"} {
+		c, err := ParseConfig([]byte(text), "f")
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		if c.Admin != c.DataDir+"/admin.sock" || fmt.Sprint(c.NBD.Listen) != "[127.0.0.1:10809]" || c.Peer.Listen.String() != "127.0.0.1:7790" {
+			t.Errorf("%q: %+v", text, c)
+		}
+	}
+}
+
+const wholeConfig = `
+node: alpha
+data-dir: /srv/lockstep
+admin: /run/lockstep/admin.sock
+nbd: {listen: ["127.0.0.1:10809", "unix:/run/x.sock"]}
+peer:
+  listen: "0.0.0.0:7790"
+  allow-plaintext: true
+nodes:
+  beta: "127.0.0.1:7791"
+  gamma: "[::1]:7792"
+volumes:
+  data:
+    peers: [beta, gamma]
+    pending-limit: 64MiB
+    peer-timeout: 3s
+    sync-interval: 500ms
+    retry-interval: 1s
+    resync-rate: 0
+    store: /mnt/data
+  other:
+log: {format: json, level: warn}
+`
+
+func TestConfigWhole(t *testing.T) {
+	c, err := ParseConfig([]byte(wholeConfig), "f")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Node != "alpha" || c.DataDir != "/srv/lockstep" || c.Admin != "/run/lockstep/admin.sock" ||
+		c.Peer.Listen.String() != "0.0.0.0:7790" || c.Nodes["gamma"] != "[::1]:7792" || c.Log != (LogConfig{"json", slog.LevelWarn}) {
+		t.Errorf("%+v", c)
+	}
+	if got := fmt.Sprint(c.NBD.Listen); got != "[127.0.0.1:10809 unix:/run/x.sock]" {
+		t.Error(got)
+	}
+	stored := Settings{Format: 1, Peers: []Peer{{"old", "1.2.3.4:5"}}, ResyncRate: 77, PeerTimeout: Duration(time.Minute)}
+	s := c.Volumes["data"].apply(stored, c.Nodes)
+	want := Settings{Format: 1, Peers: []Peer{{"beta", "127.0.0.1:7791"}, {"gamma", "[::1]:7792"}}, PendingLimit: 64 << 20,
+		PeerTimeout: Duration(3 * time.Second), SyncInterval: Duration(500 * time.Millisecond), RetryInterval: Duration(time.Second), Store: "/mnt/data"}
+	if fmt.Sprint(s) != fmt.Sprint(want) {
+		t.Errorf("overridden settings\n got %+v\nwant %+v", s, want)
+	}
+	if s := c.Volumes["other"].apply(stored, c.Nodes); fmt.Sprint(s) != fmt.Sprint(stored) {
+		t.Errorf("without overrides: %+v", s)
+	}
+}
+
+func TestConfigErrors(t *testing.T) {
+	for _, tc := range []struct{ name, text, want string }{
+		{"not YAML", "node: [alpha\nx", "f:2: not YAML"},
+		{"not a mapping", "hello", "f:1: the config file must be a mapping"},
+		{"unknown key", "nod: alpha", `f:1: unknown key "nod" (did you mean "node"?)`},
+		{"unknown key far from all", "zzzzzzzz: 1", `f:1: unknown key "zzzzzzzz"`},
+		{"unknown key of a volume", "volumes:\n  data:\n    peer-time: 3s", `f:3: unknown key "volumes.data.peer-time" (did you mean "peer-timeout"?)`},
+		{"duplicate key", "node: a\nnode: b", `f:2: "node" is set twice, first in line 1`},
+		{"duplicate volume", "volumes:\n  a: {}\n  a: {}", `f:3: "volumes.a" is set twice, first in line 2`},
+		{"alias", "node: &x alpha\ndata-dir: *x", "f:2: YAML aliases are not supported"},
+		{"merge", "log: {<<: {level: info}}", "f:1: a key of log must be a plain word"},
+		{"second document", "node: a\n---\nnode: b", "f:2: a second YAML document"},
+		{"list for a value", "node: [a]", "f:1: a single value is wanted here"},
+		{"value for a section", "nbd: 10809", "f:1: nbd must be a mapping"},
+		{"node name", "node: a/b", `f:1: "a/b" can't name a node`},
+		{"relative data-dir", "data-dir: here", `f:1: data-dir: "here" is no absolute path`},
+		{"socket path too long", "admin: /" + strings.Repeat("x", 120), "f:1: admin: the path of unix socket"},
+		{"socket path of data-dir too long", "data-dir: /" + strings.Repeat("x", 120), "set admin to a shorter one"},
+		{"nbd address", "nbd:\n  listen:\n    - 127.0.0.1:10809\n    - 127.0.0.1", `f:4: nbd.listen: "127.0.0.1" is no address`},
+		{"nbd port", "nbd: {listen: '127.0.0.1:70000'}", `f:1: nbd.listen: "127.0.0.1:70000" has no port number`},
+		{"nbd address twice", "nbd: {listen: ['127.0.0.1:1', '127.0.0.1:1']}", "f:1: nbd.listen has 127.0.0.1:1 twice"},
+		{"peer on a unix socket", "peer: {listen: 'unix:/x'}", `f:1: peer.listen: "unix:/x" has no port number`},
+		{"peer plaintext", "peer:\n  listen: 10.0.0.1:7790", "f:2: peer.listen 10.0.0.1:7790 can be reached from other hosts"},
+		{"peer plaintext everywhere", "peer: {listen: ':7790'}", "f:1: peer.listen :7790 can be reached from other hosts"},
+		{"boolean", "peer: {allow-plaintext: maybe}", `f:1: "maybe" is neither true nor false`},
+		{"node without address", "nodes: {beta: }", `f:1: node "beta" has no address`},
+		{"node address without port", "nodes: {beta: 'host:0'}", `f:1: node "beta": "host:0" can't be dialled`},
+		{"this node among nodes", "node: beta\nnodes: {beta: 'h:1'}", `f:2: nodes lists this node, "beta"`},
+		{"unknown peer", "nodes: {beta: 'h:1'}\nvolumes:\n  data:\n    peers:\n      - bete", `f:5: volume "data": peer "bete" is not in nodes (did you mean "beta"?)`},
+		{"own peer", "node: a\nvolumes: {data: {peers: [a]}}", `f:2: volume "data" lists this node, "a", as its own peer`},
+		{"peer twice", "nodes: {b: 'h:1'}\nvolumes: {data: {peers: [b, b]}}", `f:2: volume "data" lists peer "b" twice`},
+		{"volume name", "volumes: {.x: {}}", `f:1: ".x" can't name a volume`},
+		{"size", "volumes: {data: {pending-limit: lots}}", `f:1: volumes.data.pending-limit: "lots" is no size`},
+		{"decimal size", "volumes: {data: {pending-limit: 64MB}}", "has a decimal unit: write MiB"},
+		{"size too small", "volumes: {data: {pending-limit: 1MiB}}", "f:1: volumes.data.pending-limit is 1048576 bytes, the least is 4194304"},
+		{"duration", "volumes: {data: {peer-timeout: 3}}", `f:1: volumes.data.peer-timeout: "3" is no length of time`},
+		{"duration too short", "volumes: {data: {peer-timeout: 1ms}}", "volumes.data.peer-timeout is 1ms, the least is 200ms"},
+		{"relative store", "volumes: {data: {store: x}}", `f:1: volumes.data.store: "x" is no absolute path`},
+		{"log format", "log: {format: jason}", `f:1: "jason" is not one of text, json (did you mean "json"?)`},
+		{"log level", "log: {level: loud}", `f:1: log.level is "loud": write debug, info, warn or error`},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			_, err := ParseConfig([]byte(tc.text), "f")
+			if err == nil || !strings.Contains(err.Error(), tc.want) {
+				t.Errorf("got:  %v\nwant: %s", err, tc.want)
+			}
+			if e, ok := errors.AsType[*ConfigError](err); ok && len(e.Problems) != 1 {
+				t.Errorf("%d problems, 1 expected:\n%v", len(e.Problems), err)
+			}
+		})
+	}
+}
+
+func TestConfigErrorsAllAtOnce(t *testing.T) {
+	_, err := ParseConfig([]byte("node: a/b\nnbd: {listen: x}\npeer: {listen: y}\nnodes: {beta: 'h:1'}\nvolumes:\n  data:\n    peers: [gamma]\n    resync-rate: fast\nlogs: {}\n"), "f")
+	e, ok := errors.AsType[*ConfigError](err)
+	if !ok {
+		t.Fatal(err)
+	}
+	var lines []int
+	for _, p := range e.Problems {
+		lines = append(lines, p.Line)
+	}
+	if got := fmt.Sprint(lines); got != "[1 2 3 7 8 9]" {
+		t.Errorf("problems in lines %s:\n%v", got, err)
+	}
+}
+
+func TestLoadConfigSaysWhatIsMissing(t *testing.T) {
+	if _, err := LoadConfig(t.TempDir() + "/no.yaml"); err == nil || !strings.Contains(err.Error(), "no.yaml: no such file") {
+		t.Error(err)
+	}
+	if _, err := LoadConfig(t.TempDir()); err == nil || !strings.Contains(err.Error(), "can't be read") {
+		t.Error(err)
+	}
+}
+
+// FuzzConfig: no text makes the parser panic; what it takes satisfies the rules
+// that the daemon relies on.
+func FuzzConfig(f *testing.F) {
+	f.Add(wholeConfig)
+	f.Add("node: [alpha\nx")
+	f.Add("a: &a [*a]")
+	f.Add("volumes: {? [a] : b, : }")
+	f.Add("- 1\n---\n...\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		c, err := ParseConfig([]byte(text), "f")
+		if err != nil {
+			if err.Error() == "" {
+				t.Fatal("an error without words")
+			}
+			return
+		}
+		if checkName("node", c.Node) != nil || checkSocketPath(c.Admin) != nil || c.DataDir[0] != '/' {
+			t.Fatalf("accepted: %+v", c)
+		}
+		if !c.Peer.Listen.Loopback() && !c.Peer.AllowPlaintext {
+			t.Fatalf("peers on %v without allow-plaintext", c.Peer.Listen)
+		}
+		for name, o := range c.Volumes {
+			if err := o.apply(Settings{}, c.Nodes).check(c.Node); err != nil {
+				t.Fatalf("volume %q: %v", name, err)
+			}
+		}
+	})
+}

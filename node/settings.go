@@ -1,0 +1,141 @@
+package node
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+)
+
+const (
+	settingsFile   = "volume.json"
+	settingsFormat = 1
+	maxSettings    = 64 << 10 // bytes
+)
+
+// Settings are what a node keeps about a volume beside the replica itself. They
+// are written once, by create; the configuration overrides them. Zero is
+// package mirror's default.
+type Settings struct {
+	Format        int      `json:"format"` // 1
+	Peers         []Peer   `json:"peers"`
+	PendingLimit  int64    `json:"pendingLimit,omitempty"` // bytes
+	PeerTimeout   Duration `json:"peerTimeout,omitzero"`
+	SyncInterval  Duration `json:"syncInterval,omitzero"`
+	RetryInterval Duration `json:"retryInterval,omitzero"`
+	ResyncRate    int64    `json:"resyncRate,omitempty"` // bytes per second, 0 no limit
+	// Store is the path of the file or block device that holds the volume's
+	// bytes; "" is the file data beside the superblock.
+	Store string `json:"store,omitempty"`
+}
+
+// Peer is another node that holds a replica.
+type Peer struct {
+	Name string `json:"name"`
+	// Address is HOST:PORT of its peer listener; the configuration's nodes
+	// override it, and are all there is when it is "".
+	Address string `json:"address,omitempty"`
+}
+
+// names are the peers' names, in order.
+func (s Settings) names() []string {
+	names := make([]string, len(s.Peers))
+	for i, p := range s.Peers {
+		names[i] = p.Name
+	}
+	return names
+}
+
+// check judges the peers as node's; what package mirror checks it checks when
+// the volume is opened.
+func (s Settings) check(node string) error {
+	var errs []error
+	names := s.names()
+	if len(names) > maxPeers {
+		errs = append(errs, fmt.Errorf("there are %d peers, the limit is %d", len(names), maxPeers))
+	}
+	for i, p := range s.Peers {
+		if err := checkName("peer", p.Name); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		switch {
+		case p.Name == node:
+			errs = append(errs, fmt.Errorf("peer %q is this node itself", p.Name))
+		case slices.Contains(names[:i], p.Name):
+			errs = append(errs, fmt.Errorf("peer %q is listed twice", p.Name))
+		case p.Address == "":
+			errs = append(errs, fmt.Errorf("the address of peer %q is unknown: name it as %s=HOST:PORT, or add it to nodes in the config file", p.Name, p.Name))
+		default:
+			if err := checkPeerAddress(p.Address); err != nil {
+				errs = append(errs, fmt.Errorf("peer %q: %w", p.Name, err))
+			}
+		}
+	}
+	if s.Store != "" && !filepath.IsAbs(s.Store) {
+		errs = append(errs, fmt.Errorf("store %q is no absolute path", s.Store))
+	}
+	return errors.Join(errs...)
+}
+
+func readSettings(dir string) (Settings, error) {
+	path := filepath.Join(dir, settingsFile)
+	f, err := os.Open(path)
+	if err != nil {
+		return Settings{}, err
+	}
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxSettings+1))
+	if err == nil && len(text) > maxSettings {
+		err = fmt.Errorf("it is larger than %d bytes", maxSettings)
+	}
+	if err != nil {
+		return Settings{}, fmt.Errorf("%s can't be read: %w", path, err)
+	}
+	s, err := parseSettings(text)
+	if err != nil {
+		return Settings{}, fmt.Errorf("%s: %w", path, err)
+	}
+	return s, nil
+}
+
+func writeSettings(dir string, s Settings) error {
+	text, err := json.MarshalIndent(s, "", "  ")
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(filepath.Join(dir, settingsFile), os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(text, '\n'))
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func parseSettings(text []byte) (Settings, error) {
+	var s Settings
+	if err := decodeStrict(bytes.NewReader(text), &s); err != nil {
+		return Settings{}, err
+	}
+	if s.Format != settingsFormat {
+		return Settings{}, fmt.Errorf("its format is %d, this program knows %d", s.Format, settingsFormat)
+	}
+	return s, nil
+}
+
+// decodeStrict reads one JSON value with no unknown key and nothing after it.
+func decodeStrict(r io.Reader, to any) error {
+	dec := json.NewDecoder(r)
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(to); err != nil {
+		return fmt.Errorf("not the JSON that is wanted here: %w", err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("not the JSON that is wanted here: something follows it")
+	}
+	return nil
+}
