@@ -1,0 +1,294 @@
+package harness
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lockstep-storage/lockstep/integration/daemon"
+	"github.com/lockstep-storage/lockstep/integration/load"
+	"github.com/lockstep-storage/lockstep/integration/wire"
+)
+
+// Volume is the name of a pair's volume.
+const Volume = "data"
+
+// Patience is how long a test waits for something that must come. It is far
+// beyond what anything takes, so that a slow machine fails no test.
+const Patience = 60 * time.Second
+
+// A Pair is two nodes, alpha and beta, with one mirrored volume.
+type Pair struct {
+	t           testing.TB
+	Alpha, Beta *daemon.Node
+	Size        int64
+	relays      []*wire.Relay
+}
+
+// Options of NewPair; the zero value works.
+type Options struct {
+	Size int64 // of the volume, bytes; default 64 MiB
+	// Relays puts a relay between the nodes, in both directions, for Cut.
+	Relays bool
+	// Network puts each node into its own network namespace.
+	Network *Network
+	// Address is what the nodes export on, beside their unix sockets, and talk
+	// to each other; default 127.0.0.1.
+	Address string
+}
+
+// NewPair starts two nodes, creates the volume on both, promotes it on alpha,
+// and waits until they are in sync. Nothing is left of it after the test; the
+// daemons' logs are printed if it failed.
+func NewPair(t testing.TB, o Options) *Pair {
+	t.Helper()
+	p := &Pair{t: t, Size: o.Size}
+	if p.Size == 0 {
+		p.Size = 64 << 20
+	}
+	// Not t.TempDir: a unix socket's path has an end at 108 bytes.
+	dir, err := os.MkdirTemp("", "lockstep-")
+	p.must(err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+
+	cfg := func(name string) daemon.Config {
+		c := daemon.Config{Bin: Binary(t), Name: name, Dir: filepath.Join(dir, name), Dial: map[string]string{}}
+		if o.Network != nil {
+			c.Prefix, c.Peer = o.Network.prefix(name), o.Network.address(name)+":7790"
+			return c
+		}
+		c.NBD, c.Peer = FreeAddress(t, o.Address), FreeAddress(t, o.Address)
+		return c
+	}
+	alpha, beta := cfg("alpha"), cfg("beta")
+	alpha.Dial["beta"], beta.Dial["alpha"] = p.way(beta.Peer, o.Relays), p.way(alpha.Peer, o.Relays)
+	p.Alpha, p.Beta = p.node(alpha), p.node(beta)
+	for _, n := range []*daemon.Node{p.Alpha, p.Beta} {
+		p.Start(n)
+		p.CLI(n, "create", Volume, "--size", fmt.Sprint(p.Size), "--peer", p.Other(n).Name)
+	}
+	p.Await(p.Alpha, "the nodes are connected", func(s *daemon.Status) bool {
+		return s.Peer("beta").Connection == "Connected"
+	})
+	p.CLI(p.Alpha, "promote", Volume)
+	p.AwaitInSync()
+	return p
+}
+
+func (p *Pair) node(c daemon.Config) *daemon.Node {
+	n, err := daemon.New(c)
+	p.must(err)
+	p.t.Cleanup(func() {
+		n.Close()
+		p.inspectLog(n)
+	})
+	return n
+}
+
+// inspectLog fails the test for what no daemon may ever print.
+func (p *Pair) inspectLog(n *daemon.Node) {
+	b, err := os.ReadFile(n.LogFile())
+	if err != nil {
+		return // it was never started
+	}
+	for _, never := range []string{"DATA RACE", "panic:", "fatal error:"} {
+		if i := bytes.Index(b, []byte(never)); i >= 0 {
+			p.t.Errorf("%s printed:\n%s", n.Name, b[max(0, i-200):min(len(b), i+8000)])
+			return
+		}
+	}
+	if p.t.Failed() {
+		p.t.Logf("the log of %s ends:\n%s", n.Name, n.LogTail())
+	}
+}
+
+// way is the address under which addr is dialled: a relay's, or itself.
+func (p *Pair) way(addr string, relayed bool) string {
+	if !relayed {
+		return addr
+	}
+	r, err := wire.Listen("127.0.0.1:0", addr, 0)
+	p.must(err)
+	p.t.Cleanup(func() { r.Close() })
+	p.relays = append(p.relays, r)
+	return r.Addr()
+}
+
+// Cut closes the connections between the nodes and lets none through; Mend does.
+func (p *Pair) Cut() {
+	for _, r := range p.relays {
+		r.Cut()
+	}
+}
+
+// Mend undoes Cut.
+func (p *Pair) Mend() {
+	for _, r := range p.relays {
+		r.Mend()
+	}
+}
+
+// Other is the node that n is not.
+func (p *Pair) Other(n *daemon.Node) *daemon.Node {
+	if n == p.Alpha {
+		return p.Beta
+	}
+	return p.Alpha
+}
+
+func (p *Pair) must(err error) {
+	p.t.Helper()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// patient is a context that ends when a test has waited long enough.
+func patient() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), Patience)
+}
+
+// Start starts a node.
+func (p *Pair) Start(n *daemon.Node) {
+	p.t.Helper()
+	ctx, cancel := patient()
+	defer cancel()
+	p.must(n.Start(ctx))
+}
+
+// Kill ends a node with SIGKILL.
+func (p *Pair) Kill(n *daemon.Node) {
+	p.t.Helper()
+	p.must(n.Kill())
+}
+
+// CLI runs a command against a node; it must succeed.
+func (p *Pair) CLI(n *daemon.Node, args ...string) string {
+	p.t.Helper()
+	ctx, cancel := patient()
+	defer cancel()
+	out, err := n.CLI(ctx, args...)
+	p.must(err)
+	return out
+}
+
+// Status is a node's view of the volume.
+func (p *Pair) Status(n *daemon.Node) *daemon.Status {
+	p.t.Helper()
+	ctx, cancel := patient()
+	defer cancel()
+	s, err := n.Status(ctx, Volume)
+	p.must(err)
+	return s
+}
+
+// Await waits until a node's view satisfies cond.
+func (p *Pair) Await(n *daemon.Node, what string, cond func(*daemon.Status) bool) *daemon.Status {
+	p.t.Helper()
+	ctx, cancel := patient()
+	defer cancel()
+	s, err := n.Await(ctx, Volume, what, cond)
+	p.must(err)
+	return s
+}
+
+// AwaitInSync waits until both nodes say that they are in sync.
+func (p *Pair) AwaitInSync() {
+	p.t.Helper()
+	for _, n := range []*daemon.Node{p.Alpha, p.Beta} {
+		p.Await(n, "both are in sync", (*daemon.Status).InSync)
+	}
+}
+
+// Dial connects a client to the volume on a node.
+func (p *Pair) Dial(n *daemon.Node) *load.Client {
+	p.t.Helper()
+	ctx, cancel := patient()
+	defer cancel()
+	c, err := load.Dial(ctx, "unix:"+n.NBDSocket(), Volume)
+	p.must(err)
+	if c.Size != p.Size {
+		p.t.Fatalf("%s exports %d bytes, the volume has %d", n.Name, c.Size, p.Size)
+	}
+	p.t.Cleanup(c.Close)
+	return c
+}
+
+// Verify reads the volume through a node and compares it with the model.
+func (p *Pair) Verify(n *daemon.Node, m *load.Model) {
+	p.t.Helper()
+	c := p.Dial(n)
+	defer c.Close()
+	if err := m.Verify(c.ReadAt); err != nil {
+		p.t.Fatalf("read through %s:\n%v", n.Name, err)
+	}
+}
+
+// VerifyReplicas waits until both stores hold everything that was written, and
+// compares them with each other and with the model, byte for byte. No load may
+// run meanwhile.
+func (p *Pair) VerifyReplicas(m *load.Model) {
+	p.t.Helper()
+	p.AwaitInSync()
+	var ends [2]uint64
+	var bytes [2][]byte
+	for i, n := range []*daemon.Node{p.Alpha, p.Beta} {
+		s := p.Await(n, "all of the journal is in the store", (*daemon.Status).Settled)
+		ends[i] = s.End
+		b, err := os.ReadFile(n.Replica(Volume))
+		p.must(err)
+		if int64(len(b)) != p.Size {
+			p.t.Fatalf("the replica of %s has %d bytes, the volume %d", n.Name, len(b), p.Size)
+		}
+		bytes[i] = b
+		if err := m.Verify(readerOf(b)); err != nil {
+			p.t.Fatalf("the replica of %s:\n%v", n.Name, err)
+		}
+	}
+	if ends[0] != ends[1] {
+		p.t.Fatalf("alpha's journal ends at LSN %d, beta's at %d", ends[0], ends[1])
+	}
+	if at := firstDifference(bytes[0], bytes[1]); at >= 0 {
+		p.t.Fatalf("the replicas differ at byte %d (block %d)", at, at/load.BlockSize)
+	}
+}
+
+func readerOf(b []byte) func([]byte, int64) error {
+	return func(p []byte, off int64) error {
+		if copy(p, b[off:]) < len(p) {
+			return io.ErrUnexpectedEOF
+		}
+		return nil
+	}
+}
+
+func firstDifference(a, b []byte) int {
+	if bytes.Equal(a, b) {
+		return -1
+	}
+	for i := range a {
+		if a[i] != b[i] {
+			return i
+		}
+	}
+	return len(a)
+}
+
+// FreeAddress returns an unused TCP address on host, "" for the loopback.
+func FreeAddress(t testing.TB, host string) string {
+	t.Helper()
+	addr, err := daemon.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if host != "" {
+		addr = strings.Replace(addr, "127.0.0.1", host, 1)
+	}
+	return addr
+}
