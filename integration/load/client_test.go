@@ -48,7 +48,7 @@ func TestLoadAgainstNbdkit(t *testing.T) {
 	m := load.NewModel(c.Size)
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	stats, err := load.Run(ctx, c, m, harness.Seed(t), 8)
+	stats, err := load.Run(ctx, c, m, load.Options{Seed: harness.Seed(t)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +59,7 @@ func TestLoadAgainstNbdkit(t *testing.T) {
 		t.Error(err)
 	}
 	stop()
-	if _, err := load.Run(t.Context(), c, m, 1, 8); !errors.Is(err, load.ErrLost) {
+	if _, err := load.Run(t.Context(), c, m, load.Options{}); !errors.Is(err, load.ErrLost) {
 		t.Errorf("a load on a dead server ended with %v, want %v", err, load.ErrLost)
 	}
 }

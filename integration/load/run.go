@@ -16,7 +16,8 @@ type Stats struct {
 	Longest                time.Duration // that one request took
 }
 
-func (s *Stats) add(o Stats) {
+// Add adds o to s; Longest is the longer of both.
+func (s *Stats) Add(o Stats) {
 	s.Writes += o.Writes
 	s.Reads += o.Reads
 	s.Flushes += o.Flushes
@@ -29,11 +30,25 @@ func (s Stats) String() string {
 		s.Writes, s.Bytes>>20, s.Reads, s.Flushes, s.Longest.Round(time.Millisecond))
 }
 
-// Run loads the export through c with so many workers, each with one request at
-// a time in blocks of its own, until ctx ends or every worker has met an error.
-// The error says what went wrong, ErrLost included; it is nil when ctx ended
-// the load. The same seed draws the same requests, not the same timing.
-func Run(ctx context.Context, c *Client, m *Model, seed uint64, workers int) (Stats, error) {
+// Options of Run.
+type Options struct {
+	// The same seed draws the same requests, not the same timing.
+	Seed uint64
+	// Workers is how many requests are in flight, each worker has one, in
+	// blocks of its own. Default 16.
+	Workers int
+	// Rate is the most that all workers write, bytes per second; 0 is no limit.
+	Rate int64
+}
+
+// Run loads the export through c until ctx ends or every worker has met an
+// error. The error says what went wrong, ErrLost included; it is nil when ctx
+// ended the load.
+func Run(ctx context.Context, c *Client, m *Model, o Options) (Stats, error) {
+	workers := o.Workers
+	if workers == 0 {
+		workers = 16
+	}
 	var (
 		all  sync.WaitGroup
 		mu   sync.Mutex
@@ -43,15 +58,20 @@ func Run(ctx context.Context, c *Client, m *Model, seed uint64, workers int) (St
 	share := m.Blocks() / workers
 	for i := range workers {
 		w := &worker{c: c, m: m, first: i * share, blocks: share,
-			rng: rand.New(rand.NewPCG(seed, uint64(i))), buf: make([]byte, maxBlocks*BlockSize)}
+			rng: rand.New(rand.NewPCG(o.Seed, uint64(i))), buf: make([]byte, maxBlocks*BlockSize)}
 		all.Go(func() {
 			var err error
+			start := time.Now()
 			for err == nil && ctx.Err() == nil {
 				err = w.step()
+				if o.Rate > 0 {
+					due := time.Duration(float64(w.stats.Bytes*int64(workers)) / float64(o.Rate) * float64(time.Second))
+					sleep(ctx, due-time.Since(start))
+				}
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			sum.add(w.stats)
+			sum.Add(w.stats)
 			if err != nil {
 				errs = append(errs, err)
 			}
@@ -59,6 +79,18 @@ func Run(ctx context.Context, c *Client, m *Model, seed uint64, workers int) (St
 	}
 	all.Wait()
 	return sum, firstOfEach(errs)
+}
+
+func sleep(ctx context.Context, d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // firstOfEach leaves the lost connection out of a report that has worse to say,

@@ -1,0 +1,5 @@
+// Package crash kills daemons under load, again and again, and looks whether
+// anything that was promised is missing (promises P1 and P2): every
+// acknowledged write readable, no write torn, both replicas equal byte for byte
+// once the dead node is back. It consists of tests alone.
+package crash
