@@ -27,7 +27,7 @@ func TestPeerSocketClosed(t *testing.T) {
 // socket is told.
 func TestPacketsDropped(t *testing.T) {
 	w := harness.NewNetwork(t)
-	p := harness.NewPair(t, harness.Options{Network: w})
+	p := harness.NewPair(t, harness.Options{Places: w.Places()})
 	survives(t, p, w.Drop, w.Restore)
 }
 

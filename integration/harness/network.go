@@ -38,8 +38,13 @@ func NewNetwork(t testing.TB) *Network {
 
 func (w *Network) namespace(node string) string { return w.name + "-" + node }
 
-func (w *Network) prefix(node string) []string {
-	return []string{"ip", "netns", "exec", w.namespace(node)}
+// Places are where the nodes of a pair run in this network.
+func (w *Network) Places() map[string]Place {
+	at := map[string]Place{}
+	for _, node := range []string{"alpha", "beta"} {
+		at[node] = Place{Prefix: []string{"ip", "netns", "exec", w.namespace(node)}, Peer: w.address(node) + ":7790"}
+	}
+	return at
 }
 
 func (w *Network) address(node string) string {

@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -36,11 +35,15 @@ type Options struct {
 	Size int64 // of the volume, bytes; default 64 MiB
 	// Relays puts a relay between the nodes, in both directions, for Cut.
 	Relays bool
-	// Network puts each node into its own network namespace.
-	Network *Network
-	// Address is what the nodes export on, beside their unix sockets, and talk
-	// to each other; default 127.0.0.1.
-	Address string
+	// Places says where alpha and beta run; default: on the loopback.
+	Places map[string]Place
+}
+
+// A Place is where a node runs and listens.
+type Place struct {
+	Prefix []string // goes before the command that starts the daemon
+	NBD    string   // TCP address to export on, beside the unix socket; "" for none
+	Peer   string   // TCP address for the peer
 }
 
 // NewPair starts two nodes, creates the volume on both, promotes it on alpha,
@@ -58,13 +61,12 @@ func NewPair(t testing.TB, o Options) *Pair {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 
 	cfg := func(name string) daemon.Config {
-		c := daemon.Config{Bin: Binary(t), Name: name, Dir: filepath.Join(dir, name), Dial: map[string]string{}}
-		if o.Network != nil {
-			c.Prefix, c.Peer = o.Network.prefix(name), o.Network.address(name)+":7790"
-			return c
+		at, ok := o.Places[name]
+		if !ok {
+			at = Place{NBD: p.freeAddress(), Peer: p.freeAddress()}
 		}
-		c.NBD, c.Peer = FreeAddress(t, o.Address), FreeAddress(t, o.Address)
-		return c
+		return daemon.Config{Bin: Binary(t), Name: name, Dir: filepath.Join(dir, name),
+			Prefix: at.Prefix, NBD: at.NBD, Peer: at.Peer, Dial: map[string]string{}}
 	}
 	alpha, beta := cfg("alpha"), cfg("beta")
 	alpha.Dial["beta"], beta.Dial["alpha"] = p.way(beta.Peer, o.Relays), p.way(alpha.Peer, o.Relays)
@@ -280,15 +282,9 @@ func firstDifference(a, b []byte) int {
 	return len(a)
 }
 
-// FreeAddress returns an unused TCP address on host, "" for the loopback.
-func FreeAddress(t testing.TB, host string) string {
-	t.Helper()
+func (p *Pair) freeAddress() string {
+	p.t.Helper()
 	addr, err := daemon.FreeAddress()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if host != "" {
-		addr = strings.Replace(addr, "127.0.0.1", host, 1)
-	}
+	p.must(err)
 	return addr
 }
