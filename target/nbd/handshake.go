@@ -1,0 +1,156 @@
+package nbd
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"github.com/lockstep-storage/lockstep/target"
+	"github.com/lockstep-storage/lockstep/target/nbd/internal/wire"
+)
+
+const (
+	// maxOptionData is the longest option data that is looked at: the longest
+	// name, its length, and more information requests than there are types.
+	maxOptionData = 4 + wire.MaxString + 2 + 2*64
+	// maxSkip is the longest option data that is skipped. Who sends more has
+	// not understood the protocol, and is hung up on.
+	maxSkip = 64 << 10
+)
+
+// errGoodbye ends a handshake that the client gave up (NBD_OPT_ABORT).
+var errGoodbye = errors.New("the client ended the handshake")
+
+// A handshake is the first phase of a connection ("Handshake", in its fixed
+// newstyle form). It reads no byte beyond what it needs.
+type handshake struct {
+	nc       net.Conn
+	exports  *target.Exports
+	revoked  func(error) // handed to the export that is chosen
+	noZeroes bool
+	session  *target.Session // set when transmission begins
+	in       []byte          // data of the present option
+	out      []byte          // answers to it that are not yet sent
+}
+
+// run haggles until an export is chosen. On error h.session is closed.
+func (h *handshake) run(ctx context.Context) error {
+	err := h.greet()
+	for err == nil && h.session == nil {
+		err = h.option(ctx)
+		if err == nil || errors.Is(err, errGoodbye) {
+			err = errors.Join(err, h.send())
+		}
+	}
+	if err != nil && h.session != nil {
+		h.session.Close()
+		h.session = nil
+	}
+	return err
+}
+
+func (h *handshake) send() error {
+	_, err := h.nc.Write(h.out)
+	h.out = h.out[:0]
+	if err != nil {
+		return fmt.Errorf("nbd: send an answer in the handshake: %w", err)
+	}
+	return nil
+}
+
+func (h *handshake) read(n int) ([]byte, error) {
+	if cap(h.in) < n {
+		h.in = make([]byte, n, maxOptionData)
+	}
+	h.in = h.in[:n]
+	if _, err := io.ReadFull(h.nc, h.in); err != nil {
+		return nil, fmt.Errorf("nbd: read in the handshake: %w", err)
+	}
+	return h.in, nil
+}
+
+// greet is "Newstyle negotiation" up to the client's flags.
+func (h *handshake) greet() error {
+	b := binary.BigEndian.AppendUint64(h.out, wire.Magic)
+	b = binary.BigEndian.AppendUint64(b, wire.OptMagic)
+	h.out = binary.BigEndian.AppendUint16(b, wire.FlagFixedNewstyle|wire.FlagNoZeroes)
+	if err := h.send(); err != nil {
+		return err
+	}
+	in, err := h.read(4)
+	if err != nil {
+		return err
+	}
+	flags := binary.BigEndian.Uint32(in)
+	if unknown := flags &^ (wire.FlagFixedNewstyle | wire.FlagNoZeroes); unknown != 0 {
+		return fmt.Errorf("nbd: client flags %#x, of which %#x are unknown", flags, unknown)
+	}
+	h.noZeroes = flags&wire.FlagNoZeroes != 0
+	return nil
+}
+
+// option reads one option and prepares its answers.
+func (h *handshake) option(ctx context.Context) error {
+	head, err := h.read(wire.OptHeaderSize)
+	if err != nil {
+		return err
+	}
+	magic := binary.BigEndian.Uint64(head)
+	opt := binary.BigEndian.Uint32(head[8:])
+	n := binary.BigEndian.Uint32(head[12:])
+	switch {
+	case magic != wire.OptMagic:
+		return fmt.Errorf("nbd: option with magic %#x instead of %#x", magic, wire.OptMagic)
+	case n > maxSkip, n > maxOptionData && opt == wire.OptExportName:
+		return fmt.Errorf("nbd: option %d with %d bytes of data, more than any option has", opt, n)
+	case n > maxOptionData:
+		if _, err := io.CopyN(io.Discard, h.nc, int64(n)); err != nil {
+			return fmt.Errorf("nbd: skip %d bytes of option %d: %w", n, opt, err)
+		}
+		if known(opt) {
+			h.refuse(opt, wire.RepErrTooBig, fmt.Sprintf("%d bytes of data, at most %d are taken", n, maxOptionData))
+			return nil
+		}
+		n = 0
+	}
+	data, err := h.read(int(n))
+	if err != nil {
+		return err
+	}
+	return h.answer(ctx, opt, data)
+}
+
+func known(opt uint32) bool {
+	switch opt {
+	case wire.OptExportName, wire.OptAbort, wire.OptList, wire.OptInfo, wire.OptGo:
+		return true
+	}
+	return false
+}
+
+// answer is "Option types".
+func (h *handshake) answer(ctx context.Context, opt uint32, data []byte) error {
+	switch opt {
+	case wire.OptExportName:
+		return h.exportName(ctx, string(data))
+	case wire.OptAbort:
+		h.reply(opt, wire.RepAck, nil)
+		return errGoodbye
+	case wire.OptList:
+		h.list(data)
+	case wire.OptInfo, wire.OptGo:
+		h.choose(ctx, opt, data)
+	default:
+		h.refuse(opt, wire.RepErrUnsup, fmt.Sprintf("option %d is not supported", opt))
+	}
+	return nil
+}
+
+func (h *handshake) reply(opt, kind uint32, data []byte) {
+	h.out = wire.OptionReply(h.out, opt, kind, data)
+}
+
+func (h *handshake) refuse(opt, kind uint32, why string) { h.reply(opt, kind, []byte(why)) }

@@ -1,0 +1,174 @@
+package nbd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/target/nbd/internal/wire"
+)
+
+var (
+	errDisconnect = errors.New("nbd: the client disconnected")
+	errStopped    = errors.New("nbd: the server ends the connection")
+)
+
+// transmit reads requests until the connection ends, and says why it ended.
+func (c *conn) transmit(ctx context.Context) error {
+	for c.stopReason() == nil {
+		if err := c.fill(); err != nil {
+			return err
+		}
+		err := c.parse(ctx)
+		c.push()
+		if err != nil {
+			return err
+		}
+	}
+	return errStopped
+}
+
+// fill reads whatever has arrived, at least a byte. The rest of a header that
+// began earlier must come in time; a new one may take for ever.
+func (c *conn) fill() error {
+	partial := c.w > c.r
+	c.w = copy(c.in, c.in[c.r:c.w])
+	c.r = 0
+	n, err := c.sock.read(c.in[c.w:], partial)
+	c.w += n
+	if n == 0 && err != nil {
+		return fmt.Errorf("nbd: read a request after %d bytes of its header: %w", c.w, err)
+	}
+	return nil
+}
+
+// parse takes the requests out of the buffer, up to the first that is not there
+// in whole. Writes, trims and flushes gather in the batch.
+func (c *conn) parse(ctx context.Context) error {
+	for c.w-c.r >= wire.RequestSize {
+		h, ok := wire.ParseRequest(c.in[c.r:])
+		if !ok {
+			return fmt.Errorf("nbd: request with magic % x instead of %#x", c.in[c.r:c.r+4], wire.RequestMagic)
+		}
+		c.r += wire.RequestSize
+		if h.Type == wire.CmdDisc {
+			return errDisconnect
+		}
+		if err := c.take(ctx, h); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// take begins one request.
+func (c *conn) take(ctx context.Context, h wire.Request) error {
+	if no := c.rules.judge(h); no != nil {
+		return c.turnDown(ctx, h, no)
+	}
+	charge := int64(0)
+	if h.Type == wire.CmdRead || h.Type == wire.CmdWrite {
+		charge = footprint(h.Len)
+	}
+	q, err := c.admit(ctx, h, charge)
+	if err != nil {
+		return err
+	}
+	q.prepare(h)
+	switch h.Type {
+	case wire.CmdRead:
+		c.read(q)
+		return nil
+	case wire.CmdWrite:
+		if err := c.receive(q); err != nil {
+			q.abandoned = true
+			c.done(q, nil)
+			return err
+		}
+	}
+	c.batch = append(c.batch, &q.io)
+	return nil
+}
+
+// turnDown answers an unsound request. A write's payload comes all the same.
+func (c *conn) turnDown(ctx context.Context, h wire.Request, no *refusal) error {
+	if no.hangUp {
+		return fmt.Errorf("nbd: %s", no.why)
+	}
+	if h.Type == wire.CmdWrite {
+		if err := c.skip(int(h.Len)); err != nil {
+			return err
+		}
+	}
+	q, err := c.admit(ctx, h, 0)
+	if err != nil {
+		return err
+	}
+	q.refusal = no
+	c.done(q, nil)
+	return nil
+}
+
+// receive reads a write's payload.
+func (c *conn) receive(q *request) error {
+	buf := block.Get(int(q.io.Len))
+	p := buf.Bytes()
+	n := copy(p, c.in[c.r:c.w])
+	c.r += n
+	if n < len(p) {
+		c.push() // the others do not wait for this one's payload
+		if err := c.readFull(p[n:]); err != nil {
+			buf.Unref()
+			return err
+		}
+	}
+	q.io.Buf = buf
+	return nil
+}
+
+// skip reads n bytes and forgets them.
+func (c *conn) skip(n int) error {
+	k := min(n, c.w-c.r)
+	c.r += k
+	n -= k
+	if n == 0 {
+		return nil
+	}
+	c.push()
+	c.r, c.w = 0, 0
+	for n > 0 {
+		k := min(n, len(c.in))
+		if err := c.readFull(c.in[:k]); err != nil {
+			return err
+		}
+		n -= k
+	}
+	return nil
+}
+
+// readFull fills p from the socket, as long as there is progress.
+func (c *conn) readFull(p []byte) error {
+	for got := 0; got < len(p); {
+		n, err := c.sock.read(p[got:], true)
+		got += n
+		if err != nil && got < len(p) {
+			return fmt.Errorf("nbd: read a write's payload, %d bytes to go: %w", len(p)-got, err)
+		}
+	}
+	return nil
+}
+
+// push hands the batch over and writes what is done. Submit may block while
+// the device is out of credit; what is completed meanwhile is written by the
+// writer, except for this batch's own replies.
+func (c *conn) push() {
+	if len(c.batch) > 0 {
+		c.session.Submit(c.batch)
+		c.batch = c.batch[:0]
+	}
+	c.mu.Lock()
+	c.corked = 0
+	c.mu.Unlock()
+	c.writePending(false)
+}

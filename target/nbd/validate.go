@@ -1,0 +1,85 @@
+package nbd
+
+import (
+	"fmt"
+
+	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/target/nbd/internal/wire"
+)
+
+// rules are what a connection's requests are judged by. They stay the same as
+// long as the session lasts.
+type rules struct {
+	size     uint64
+	sector   uint64
+	readOnly bool
+}
+
+func rulesOf(info block.Info) rules {
+	return rules{size: uint64(info.Size), sector: uint64(max(info.SectorSize, 1)), readOnly: info.ReadOnly}
+}
+
+// A refusal is why a request is not carried out.
+type refusal struct {
+	errno uint32
+	why   string // with the numbers
+	// hangUp: the payload that follows is too long to be skipped.
+	hangUp bool
+}
+
+func refuse(errno uint32, format string, args ...any) *refusal {
+	return &refusal{errno: errno, why: fmt.Sprintf(format, args...)}
+}
+
+// judge is the one place where a request is judged: before anything is
+// allocated for it, and before anybody else sees it. nil means that it is
+// sound. Disconnects are not judged.
+func (r rules) judge(h wire.Request) *refusal {
+	n := uint64(h.Len)
+	if h.Type == wire.CmdWrite && n > wire.MaxPayload {
+		no := refuse(wire.EINVAL, "write of %d bytes, at most %d are taken at once", n, wire.MaxPayload)
+		no.hangUp = true
+		return no
+	}
+
+	flags := wire.CmdFlagFUA // "Command flags": to be accepted with every command
+	switch h.Type {
+	case wire.CmdRead, wire.CmdWrite, wire.CmdTrim, wire.CmdFlush:
+	case wire.CmdWriteZeroes:
+		flags |= wire.CmdFlagNoHole
+	default:
+		return refuse(wire.EINVAL, "unknown command %d", h.Type)
+	}
+	name := wire.CmdName(h.Type)
+	if extra := h.Flags &^ flags; extra != 0 {
+		return refuse(wire.EINVAL, "%s with flags %#x, of which %#x are unknown or do not apply", name, h.Flags, extra)
+	}
+	if h.Type == wire.CmdFlush {
+		if h.Off != 0 || n != 0 {
+			return refuse(wire.EINVAL, "flush with offset %d and length %d, both must be 0", h.Off, n)
+		}
+		return nil
+	}
+
+	changes := h.Type != wire.CmdRead
+	if changes && r.readOnly {
+		return refuse(wire.EPERM, "%s of %d bytes at %d, but the export is read-only", name, n, h.Off)
+	}
+	if h.Off > r.size || n > r.size-h.Off { // no overflow, whatever the offset
+		errno := wire.EINVAL
+		if h.Type == wire.CmdWrite || h.Type == wire.CmdWriteZeroes {
+			errno = wire.ENOSPC
+		}
+		return refuse(errno, "%s of %d bytes at %d, beyond the export's %d", name, n, h.Off, r.size)
+	}
+	if n == 0 {
+		return refuse(wire.EINVAL, "%s of 0 bytes at %d", name, h.Off)
+	}
+	if h.Off%r.sector != 0 || n%r.sector != 0 {
+		return refuse(wire.EINVAL, "%s of %d bytes at %d, not in whole blocks of %d", name, n, h.Off, r.sector)
+	}
+	if h.Type == wire.CmdRead && n > wire.MaxPayload {
+		return refuse(wire.EINVAL, "read of %d bytes, at most %d are given at once", n, wire.MaxPayload)
+	}
+	return nil
+}
