@@ -19,7 +19,7 @@ const outage = 5 * time.Second
 // TestPeerSocketClosed: the connections between the nodes are closed and new
 // ones refused for 5 s.
 func TestPeerSocketClosed(t *testing.T) {
-	p := harness.NewPair(t, harness.Options{Relays: true})
+	p := harness.NewPair(t, harness.Options{PairOptions: daemon.PairOptions{Relayed: true}})
 	survives(t, p, p.Cut, p.Mend)
 }
 
@@ -27,7 +27,7 @@ func TestPeerSocketClosed(t *testing.T) {
 // socket is told.
 func TestPacketsDropped(t *testing.T) {
 	w := harness.NewNetwork(t)
-	p := harness.NewPair(t, harness.Options{Places: w.Places()})
+	p := harness.NewPair(t, harness.Options{PairOptions: daemon.PairOptions{Places: w.Places()}})
 	survives(t, p, w.Drop, w.Restore)
 }
 

@@ -6,6 +6,8 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/lockstep-storage/lockstep/integration/daemon"
 )
 
 // A Network is two network namespaces, for alpha and beta, joined by one cable.
@@ -39,10 +41,10 @@ func NewNetwork(t testing.TB) *Network {
 func (w *Network) namespace(node string) string { return w.name + "-" + node }
 
 // Places are where the nodes of a pair run in this network.
-func (w *Network) Places() map[string]Place {
-	at := map[string]Place{}
+func (w *Network) Places() map[string]daemon.Place {
+	at := map[string]daemon.Place{}
 	for _, node := range []string{"alpha", "beta"} {
-		at[node] = Place{Prefix: []string{"ip", "netns", "exec", w.namespace(node)}, Peer: w.address(node) + ":7790"}
+		at[node] = daemon.Place{Prefix: []string{"ip", "netns", "exec", w.namespace(node)}, Peer: w.address(node) + ":7790"}
 	}
 	return at
 }

@@ -3,16 +3,13 @@ package harness
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/lockstep-storage/lockstep/integration/daemon"
 	"github.com/lockstep-storage/lockstep/integration/load"
-	"github.com/lockstep-storage/lockstep/integration/wire"
 )
 
 // Volume is the name of a pair's volume.
@@ -22,75 +19,48 @@ const Volume = "data"
 // beyond what anything takes, so that a slow machine fails no test.
 const Patience = 60 * time.Second
 
-// A Pair is two nodes, alpha and beta, with one mirrored volume.
+// A Pair is two nodes, alpha and beta, with one mirrored volume. What its
+// methods cannot do fails the test.
 type Pair struct {
-	t           testing.TB
-	Alpha, Beta *daemon.Node
-	Size        int64
-	relays      []*wire.Relay
+	*daemon.Pair
+	Size int64 // of the volume, bytes
+	t    testing.TB
 }
 
 // Options of NewPair; the zero value works.
 type Options struct {
+	daemon.PairOptions
 	Size int64 // of the volume, bytes; default 64 MiB
-	// Relays puts a relay between the nodes, in both directions, for Cut.
-	Relays bool
-	// Places says where alpha and beta run; default: on the loopback.
-	Places map[string]Place
 }
 
-// A Place is where a node runs and listens.
-type Place struct {
-	Prefix []string // goes before the command that starts the daemon
-	NBD    string   // TCP address to export on, beside the unix socket; "" for none
-	Peer   string   // TCP address for the peer
-}
-
-// NewPair starts two nodes, creates the volume on both, promotes it on alpha,
-// and waits until they are in sync. Nothing is left of it after the test; the
-// daemons' logs are printed if it failed.
+// NewPair starts two nodes with a volume that alpha is the Primary of, in sync.
+// Nothing is left of them after the test; the daemons' logs are printed if it
+// failed.
 func NewPair(t testing.TB, o Options) *Pair {
 	t.Helper()
-	p := &Pair{t: t, Size: o.Size}
+	// Not t.TempDir: a unix socket's path has an end at 108 bytes.
+	dir, err := os.MkdirTemp("", "lockstep-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	nodes, err := daemon.NewPair(Binary(t), dir, o.PairOptions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Pair{Pair: nodes, Size: o.Size, t: t}
 	if p.Size == 0 {
 		p.Size = 64 << 20
 	}
-	// Not t.TempDir: a unix socket's path has an end at 108 bytes.
-	dir, err := os.MkdirTemp("", "lockstep-")
-	p.must(err)
-	t.Cleanup(func() { os.RemoveAll(dir) })
-
-	cfg := func(name string) daemon.Config {
-		at, ok := o.Places[name]
-		if !ok {
-			at = Place{NBD: p.freeAddress(), Peer: p.freeAddress()}
-		}
-		return daemon.Config{Bin: Binary(t), Name: name, Dir: filepath.Join(dir, name),
-			Prefix: at.Prefix, NBD: at.NBD, Peer: at.Peer, Dial: map[string]string{}}
-	}
-	alpha, beta := cfg("alpha"), cfg("beta")
-	alpha.Dial["beta"], beta.Dial["alpha"] = p.way(beta.Peer, o.Relays), p.way(alpha.Peer, o.Relays)
-	p.Alpha, p.Beta = p.node(alpha), p.node(beta)
-	for _, n := range []*daemon.Node{p.Alpha, p.Beta} {
-		p.Start(n)
-		p.CLI(n, "create", Volume, "--size", fmt.Sprint(p.Size), "--peer", p.Other(n).Name)
-	}
-	p.Await(p.Alpha, "the nodes are connected", func(s *daemon.Status) bool {
-		return s.Peer("beta").Connection == "Connected"
+	t.Cleanup(func() {
+		p.Close()
+		p.inspectLog(p.Alpha)
+		p.inspectLog(p.Beta)
 	})
-	p.CLI(p.Alpha, "promote", Volume)
-	p.AwaitInSync()
+	ctx, cancel := patient()
+	defer cancel()
+	p.must(p.Create(ctx, Volume, p.Size))
 	return p
-}
-
-func (p *Pair) node(c daemon.Config) *daemon.Node {
-	n, err := daemon.New(c)
-	p.must(err)
-	p.t.Cleanup(func() {
-		n.Close()
-		p.inspectLog(n)
-	})
-	return n
 }
 
 // inspectLog fails the test for what no daemon may ever print.
@@ -108,40 +78,6 @@ func (p *Pair) inspectLog(n *daemon.Node) {
 	if p.t.Failed() {
 		p.t.Logf("the log of %s ends:\n%s", n.Name, n.LogTail())
 	}
-}
-
-// way is the address under which addr is dialled: a relay's, or itself.
-func (p *Pair) way(addr string, relayed bool) string {
-	if !relayed {
-		return addr
-	}
-	r, err := wire.Listen("127.0.0.1:0", addr, 0)
-	p.must(err)
-	p.t.Cleanup(func() { r.Close() })
-	p.relays = append(p.relays, r)
-	return r.Addr()
-}
-
-// Cut closes the connections between the nodes and lets none through; Mend does.
-func (p *Pair) Cut() {
-	for _, r := range p.relays {
-		r.Cut()
-	}
-}
-
-// Mend undoes Cut.
-func (p *Pair) Mend() {
-	for _, r := range p.relays {
-		r.Mend()
-	}
-}
-
-// Other is the node that n is not.
-func (p *Pair) Other(n *daemon.Node) *daemon.Node {
-	if n == p.Alpha {
-		return p.Beta
-	}
-	return p.Alpha
 }
 
 func (p *Pair) must(err error) {
@@ -203,9 +139,9 @@ func (p *Pair) Await(n *daemon.Node, what string, cond func(*daemon.Status) bool
 // AwaitInSync waits until both nodes say that they are in sync.
 func (p *Pair) AwaitInSync() {
 	p.t.Helper()
-	for _, n := range []*daemon.Node{p.Alpha, p.Beta} {
-		p.Await(n, "both are in sync", (*daemon.Status).InSync)
-	}
+	ctx, cancel := patient()
+	defer cancel()
+	p.must(p.Pair.AwaitInSync(ctx, Volume))
 }
 
 // Dial connects a client to the volume on a node.
@@ -240,7 +176,7 @@ func (p *Pair) VerifyReplicas(m *load.Model) {
 	p.AwaitInSync()
 	var ends [2]uint64
 	var bytes [2][]byte
-	for i, n := range []*daemon.Node{p.Alpha, p.Beta} {
+	for i, n := range p.Nodes() {
 		s := p.Await(n, "all of the journal is in the store", (*daemon.Status).Settled)
 		ends[i] = s.End
 		b, err := os.ReadFile(n.Replica(Volume))
@@ -280,11 +216,4 @@ func firstDifference(a, b []byte) int {
 		}
 	}
 	return len(a)
-}
-
-func (p *Pair) freeAddress() string {
-	p.t.Helper()
-	addr, err := daemon.FreeAddress()
-	p.must(err)
-	return addr
 }

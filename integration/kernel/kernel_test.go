@@ -26,7 +26,7 @@ func TestLabAgainstNbdkit(t *testing.T) {
 
 func TestKernelClient(t *testing.T) {
 	l := newLab(t)
-	p := harness.NewPair(t, harness.Options{Size: 256 << 20, Places: l.places()})
+	p := l.pair()
 	l.boot(t.TempDir(), "/lab/nbd-check", hostAddress, harness.Volume).wait()
 	p.AwaitInSync()
 }
@@ -36,7 +36,7 @@ func TestKernelClient(t *testing.T) {
 // to that: fsck is clean and every synced file is there with every byte.
 func TestExt4SurvivesThePrimarysDeath(t *testing.T) {
 	l := newLab(t)
-	p := harness.NewPair(t, harness.Options{Size: 256 << 20, Places: l.places()})
+	p := l.pair()
 	mail := t.TempDir() // the guest and this test tell each other by files in it
 	script, err := os.ReadFile("testdata/failover")
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/lockstep-storage/lockstep/integration/daemon"
 	"github.com/lockstep-storage/lockstep/integration/harness"
 )
 
@@ -63,12 +64,14 @@ func (l *lab) command(args ...string) *exec.Cmd {
 	return exec.Command(l.prefix[0], append(l.prefix[1:], args...)...)
 }
 
-// places puts both nodes of a pair into the namespace.
-func (l *lab) places() map[string]harness.Place {
-	return map[string]harness.Place{
-		"alpha": {Prefix: l.prefix, NBD: hostAddress + ":10809", Peer: hostAddress + ":7790"},
-		"beta":  {Prefix: l.prefix, NBD: hostAddress + ":10810", Peer: hostAddress + ":7791"},
-	}
+// pair starts two nodes in the namespace.
+func (l *lab) pair() *harness.Pair {
+	return harness.NewPair(l.t, harness.Options{Size: 256 << 20, PairOptions: daemon.PairOptions{
+		Places: map[string]daemon.Place{
+			"alpha": {Prefix: l.prefix, NBD: hostAddress + ":10809", Peer: hostAddress + ":7790"},
+			"beta":  {Prefix: l.prefix, NBD: hostAddress + ":10810", Peer: hostAddress + ":7791"},
+		},
+	}})
 }
 
 // A guest runs one command as root.
