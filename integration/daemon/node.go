@@ -88,7 +88,8 @@ func (n *Node) Start(ctx context.Context) error {
 	args := append(append([]string{}, n.Prefix...), n.Bin, "serve", "--config", n.ConfigFile())
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = log, log
-	// A test that is killed takes its daemons along.
+	// A test that is killed takes its daemons along. (The signal comes when the
+	// starting thread ends; Go's threads end only by dying locked.)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s: %w", n.Name, err)
