@@ -37,6 +37,10 @@ type Export struct {
 	// MaxSessions is how many connections may be attached at once. 0 is no
 	// limit of the export's own.
 	MaxSessions int
+	// Listed reports whether the export is named now to clients that list the
+	// exports: not while its device would refuse them. nil is always. It must
+	// not block.
+	Listed func() bool
 }
 
 func (e Export) validate() error {

@@ -25,13 +25,16 @@ func (h *handshake) exportName(ctx context.Context, name string) error {
 	return nil
 }
 
-// list is NBD_OPT_LIST: one answer for each export.
+// list is NBD_OPT_LIST: one answer for each export that is listed now.
 func (h *handshake) list(data []byte) {
 	if len(data) != 0 {
 		h.refuse(wire.OptList, wire.RepErrInvalid, "the option takes no data")
 		return
 	}
 	for _, e := range h.exports.List() {
+		if e.Listed != nil && !e.Listed() {
+			continue
+		}
 		b := binary.BigEndian.AppendUint32(nil, uint32(len(e.Name)))
 		b = append(b, e.Name...)
 		h.reply(wire.OptList, wire.RepServer, append(b, e.Description...))
