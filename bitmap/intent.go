@@ -1,0 +1,297 @@
+package bitmap
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"math/bits"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/lockstep-storage/lockstep/disk"
+)
+
+// DefaultRegionSize is how many bytes of the volume one bit of a write-intent
+// bitmap stands for unless told otherwise.
+const DefaultRegionSize = 16 << 20
+
+// maxRegions bounds what a write-intent bitmap takes: three bits in memory for
+// each region.
+const maxRegions = 1 << 28
+
+// An Intent is a write-intent bitmap: the regions that a lost journal would
+// leave in doubt (invariant 1). All methods may be called concurrently, but for
+// what ClearExcept says.
+type Intent struct {
+	size    int64 // of the volume, bytes
+	unit    int64 // region size, bytes
+	regions int
+	damaged []int
+
+	// settled are the regions that are marked and durably so. It is what the
+	// path of a write looks at; written under mu.
+	settled []atomic.Uint64
+
+	mu      sync.Mutex
+	marked  []uint64           // as they shall be on disk
+	onDisk  []uint64           // as they certainly are on disk
+	changed map[int64]struct{} // pages to write
+
+	// flush is held by whatever writes the file. Taken before mu.
+	flush sync.Mutex
+	file  *pageFile
+}
+
+// CreateIntent makes a write-intent bitmap with no region marked, durably.
+// size and regionSize are bytes; regionSize is a multiple of BlockSize, 0 is
+// DefaultRegionSize. It fails with fs.ErrExist if the file is there.
+func CreateIntent(dir disk.FS, name string, size, regionSize int64) (*Intent, error) {
+	if regionSize == 0 {
+		regionSize = DefaultRegionSize
+	}
+	h := header{size: size, unit: regionSize}
+	if err := checkRegions(&h); err != nil {
+		return nil, fmt.Errorf("create bitmap %v/%s: %w", dir, name, err)
+	}
+	f, err := createFile(dir, name, writeIntentMagic, h)
+	if err != nil {
+		return nil, err
+	}
+	return newIntent(f), nil
+}
+
+// OpenIntent reads a write-intent bitmap. A regionSize of 0 accepts that of the
+// file. The errors wrap fs.ErrNotExist, ErrDamaged, ErrVersion or ErrMismatch;
+// damaged pages are none (see Damaged).
+func OpenIntent(dir disk.FS, name string, size, regionSize int64) (*Intent, error) {
+	f, err := openFile(dir, name, writeIntentMagic, size)
+	if err != nil {
+		return nil, err
+	}
+	if err = checkRegions(&f.h); err == nil && regionSize != 0 && regionSize != f.h.unit {
+		err = fmt.Errorf("%w: regions of %d bytes, and %d are wanted", ErrMismatch, f.h.unit, regionSize)
+	}
+	if err != nil {
+		f.close()
+		return nil, fmt.Errorf("open bitmap %s: %w", f.path, err)
+	}
+	in := newIntent(f)
+	if err := in.load(); err != nil {
+		f.close()
+		return nil, err
+	}
+	return in, nil
+}
+
+func checkRegions(h *header) error {
+	if err := checkGeometry(h.size, h.unit); err != nil {
+		return err
+	}
+	if n := ceil(h.size, h.unit); n > maxRegions {
+		return fmt.Errorf("%d regions, the limit is %d: make them larger", n, maxRegions)
+	}
+	return nil
+}
+
+func newIntent(f *pageFile) *Intent {
+	regions := ceil(f.h.size, f.h.unit)
+	words := ceil(regions, 64)
+	return &Intent{
+		size: f.h.size, unit: f.h.unit, regions: int(regions), file: f,
+		settled: make([]atomic.Uint64, words), marked: make([]uint64, words), onDisk: make([]uint64, words),
+		changed: map[int64]struct{}{},
+	}
+}
+
+func (in *Intent) load() (err error) {
+	in.damaged, err = in.file.load(func(i int64, words *[pageWords]uint64) {
+		if words == nil {
+			words = &fullPage.words
+		}
+		part := in.part(in.marked, i)
+		copy(part, words[:])
+		copy(in.part(in.onDisk, i), part)
+	})
+	if err != nil {
+		return err
+	}
+	if tail := in.regions % 64; tail != 0 {
+		in.marked[len(in.marked)-1] &= 1<<tail - 1
+	}
+	for _, i := range in.damaged {
+		clear(in.part(in.onDisk, int64(i)))
+		in.changed[int64(i)] = struct{}{}
+	}
+	for w := range in.marked {
+		in.settle(w)
+	}
+	return nil
+}
+
+// part is what page i has of words.
+func (in *Intent) part(words []uint64, i int64) []uint64 {
+	return words[i*pageWords : min((i+1)*pageWords, int64(len(words)))]
+}
+
+func (in *Intent) settle(w int) { in.settled[w].Store(in.marked[w] & in.onDisk[w]) }
+
+// RegionSize is how many bytes of the volume a region has.
+func (in *Intent) RegionSize() int64 { return in.unit }
+
+// Damaged lists the pages that could not be read when the bitmap was opened.
+// All of their regions, 32640 each, are marked.
+func (in *Intent) Damaged() []int { return in.damaged }
+
+// Need reports whether some region of the n bytes at off is not durably marked:
+// then a record of that range needs Mark and Flush. It costs one atomic load
+// for each 64 regions.
+func (in *Intent) Need(off, n int64) bool {
+	from, end := in.span(off, n)
+	for w := from / 64; w*64 < end; w++ {
+		if m := mask(w, from, end); in.settled[w].Load()&m != m {
+			return true
+		}
+	}
+	return false
+}
+
+// Mark marks every region of which the n bytes at off have one, in memory, and
+// reports whether any was not marked before. What lies outside of the volume is
+// left out.
+func (in *Intent) Mark(off, n int64) (changed bool) {
+	if !in.Need(off, n) {
+		return false
+	}
+	from, end := in.span(off, n)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for w := from / 64; w*64 < end; w++ {
+		if m := mask(w, from, end); in.marked[w]&m != m {
+			changed = true
+			in.change(w, in.marked[w]|m)
+		}
+	}
+	return changed
+}
+
+// change gives word w its new marks. in.mu is held.
+func (in *Intent) change(w int, marks uint64) {
+	in.marked[w] = marks
+	in.settle(w)
+	if marks != in.onDisk[w] {
+		in.changed[int64(w/pageWords)] = struct{}{}
+	}
+}
+
+// span is the regions of a range, as first and first behind.
+func (in *Intent) span(off, n int64) (from, end int) {
+	start, last := clip(in.size, off, n)
+	return int(start / in.unit), int(ceil(last, in.unit))
+}
+
+// ClearExcept takes the mark from every region that keep does not claim, in
+// memory; the next Flush takes that to the disk.
+//
+// The caller sees to it that no Mark runs meanwhile: a Mark that finds its
+// region marked leaves no trace that keep could know of.
+func (in *Intent) ClearExcept(keep func(region int) bool) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for w, marks := range in.marked {
+		rest := marks
+		for left := marks; left != 0; left &= left - 1 {
+			if k := bits.TrailingZeros64(left); !keep(w*64 + k) {
+				rest &^= 1 << k
+			}
+		}
+		if rest != marks {
+			in.change(w, rest)
+		}
+	}
+}
+
+// Regions yields the number of each region that is marked, in order. Region r
+// has the RegionSize bytes at r×RegionSize. Marks may change meanwhile.
+func (in *Intent) Regions() iter.Seq[int] {
+	return func(yield func(int) bool) {
+		for w := range in.marked {
+			in.mu.Lock()
+			marks := in.marked[w]
+			in.mu.Unlock()
+			for ; marks != 0; marks &= marks - 1 {
+				if !yield(w*64 + bits.TrailingZeros64(marks)) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Flush makes the marks, as they were when it was called, durable. Later ones
+// may be in it or not. It costs two locks if nothing changed. The first failure
+// is final.
+func (in *Intent) Flush() error {
+	in.flush.Lock()
+	defer in.flush.Unlock()
+	return in.file.try(func() error {
+		pages := in.take()
+		if len(pages) == 0 {
+			return nil
+		}
+		written := make(map[int64][]uint64, len(pages))
+		err := in.file.writePages(pages, func(i int64) []uint64 {
+			written[i] = in.image(i)
+			return written[i]
+		})
+		if err == nil {
+			in.durable(written)
+		}
+		return err
+	})
+}
+
+// take returns the pages that changed.
+func (in *Intent) take() (pages []int64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	pages = slices.Collect(maps.Keys(in.changed))
+	clear(in.changed)
+	return pages
+}
+
+// image copies the marks of page i, to be written. What is about to be cleared
+// on disk is not certain to be there any more: a Mark from now on needs another
+// Flush.
+func (in *Intent) image(i int64) []uint64 {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	image := slices.Clone(in.part(in.marked, i))
+	for k, w := range image {
+		at := int(i)*pageWords + k
+		in.onDisk[at] &= w
+		in.settle(at)
+	}
+	delete(in.changed, i)
+	return image
+}
+
+// durable notes that those pages are on disk.
+func (in *Intent) durable(written map[int64][]uint64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for i, image := range written {
+		for k, w := range image {
+			at := int(i)*pageWords + k
+			in.onDisk[at] = w
+			in.change(at, in.marked[at])
+		}
+	}
+}
+
+// Close closes the file without flushing. Closing twice is no error.
+func (in *Intent) Close() error {
+	in.flush.Lock()
+	defer in.flush.Unlock()
+	return in.file.close()
+}
