@@ -1,0 +1,79 @@
+package nbd
+
+import (
+	"bytes"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/lockstep-storage/lockstep/target"
+	"github.com/lockstep-storage/lockstep/target/memory"
+	"github.com/lockstep-storage/lockstep/target/nbd/internal/wire"
+)
+
+// tape is a connection whose client has said all that it will ever say.
+type tape struct {
+	in *bytes.Reader
+}
+
+func (t *tape) Read(p []byte) (int, error)       { return t.in.Read(p) }
+func (t *tape) Write(p []byte) (int, error)      { return len(p), nil }
+func (t *tape) Close() error                     { return nil }
+func (t *tape) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (t *tape) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (t *tape) SetDeadline(time.Time) error      { return nil }
+func (t *tape) SetReadDeadline(time.Time) error  { return nil }
+func (t *tape) SetWriteDeadline(time.Time) error { return nil }
+
+// play lets a server hear the bytes to their end, and checks that it keeps
+// nothing.
+func play(t *testing.T, dev *memory.Device, b []byte) {
+	var x target.Exports
+	if err := x.Add(target.Export{Name: "disk", Device: dev}); err != nil {
+		t.Fatal(err)
+	}
+	x.SetDefault("disk")
+	srv, err := NewServer(&x, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv.ServeConn(&tape{bytes.NewReader(b)})
+	if st := srv.Stats(); st != (Stats{}) {
+		t.Errorf("the server still has %+v", st)
+	}
+	if n := dev.Sessions(); n != 0 {
+		t.Errorf("%d sessions were left open", n)
+	}
+}
+
+func FuzzHandshake(f *testing.F) {
+	hello := []byte{0, 0, 0, 3}
+	f.Add(hello)
+	for opt := range uint32(13) {
+		f.Add(wire.Option(hello, opt, wire.GoData("disk", wire.InfoName, wire.InfoBlockSize)))
+	}
+	f.Add(wire.Option(wire.Option(hello, wire.OptList, nil), wire.OptAbort, nil))
+	f.Add(append(wire.Option(hello, wire.OptGo, nil)[:16], 0xff, 0xff, 0xff, 0xff, 0xff))
+	dev := memory.Sized(1 << 20)
+	f.Fuzz(func(t *testing.T, b []byte) { play(t, dev, b) })
+}
+
+func FuzzRequests(f *testing.F) {
+	f.Add(wire.Request{Type: wire.CmdRead, Len: 4096}.Append(nil), false)
+	f.Add(wire.Request{Type: wire.CmdDisc}.Append(wire.Request{Type: wire.CmdFlush}.Append(nil)), true)
+	f.Add(append(wire.Request{Type: wire.CmdWrite, Len: 512}.Append(nil), make([]byte, 512)...), false)
+	f.Add(append(wire.Request{Type: wire.CmdWrite, Off: 1 << 63, Len: 512}.Append(nil), make([]byte, 600)...), false)
+	for cmd := range uint16(9) {
+		f.Add(wire.Request{Type: cmd, Flags: 3, Off: 512, Len: 1 << 19}.Append(nil), true)
+	}
+	warm := memory.Sized(1 << 20)
+	cold := memory.New(memory.Options{Info: warm.Info(), ColdReads: true})
+	hello := wire.Option([]byte{0, 0, 0, 3}, wire.OptExportName, nil)
+	f.Fuzz(func(t *testing.T, b []byte, isCold bool) {
+		dev := warm
+		if isCold {
+			dev = cold
+		}
+		play(t, dev, append(hello[:len(hello):len(hello)], b...))
+	})
+}
