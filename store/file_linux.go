@@ -1,0 +1,112 @@
+package store
+
+import (
+	"io"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxVector is the most buffers of one pwritev (IOV_MAX).
+const maxVector = 1024
+
+func deviceSize(fd int) (int64, error) {
+	var size uint64
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.BLKGETSIZE64, uintptr(unsafe.Pointer(&size)))
+	if errno != 0 {
+		return 0, errno
+	}
+	return int64(size), nil
+}
+
+// preadNoWait reads what is in the page cache. It is the raw call: the wrapper
+// of x/sys would allocate a vector for each read.
+func preadNoWait(fd int, p []byte, off int64) (int, error) {
+	iov := unix.Iovec{Base: &p[0]}
+	iov.SetLen(len(p))
+	n, _, errno := unix.Syscall6(unix.SYS_PREADV2, uintptr(fd), uintptr(unsafe.Pointer(&iov)), 1,
+		uintptr(off), uintptr(off>>32>>32), unix.RWF_NOWAIT)
+	if errno != 0 {
+		return 0, errno
+	}
+	return int(n), nil
+}
+
+// writev writes bufs at off. What one pwritev leaves of a buffer is written on
+// its own, so that bufs need not change.
+func writev(f *os.File, fd int, bufs [][]byte, off int64) error {
+	for len(bufs) > 0 {
+		var n int
+		err := retry(func() (err error) {
+			n, err = unix.Pwritev(fd, bufs[:min(len(bufs), maxVector)], off)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if n == 0 && len(bufs[0]) > 0 {
+			return io.ErrShortWrite
+		}
+		off += int64(n)
+		for len(bufs) > 0 && n >= len(bufs[0]) {
+			n -= len(bufs[0])
+			bufs = bufs[1:]
+		}
+		if n > 0 {
+			if _, err := f.WriteAt(bufs[0][n:], off); err != nil {
+				return err
+			}
+			off += int64(len(bufs[0]) - n)
+			bufs = bufs[1:]
+		}
+	}
+	return nil
+}
+
+// zeroRange has the file system or the device make the zeroes. On a device
+// PUNCH_HOLE unmaps only where the device promises zeroes for that, which
+// BLKDISCARD does not; it is refused elsewhere.
+func zeroRange(fd int, off, n int64, punch bool) error {
+	mode := uint32(unix.FALLOC_FL_ZERO_RANGE | unix.FALLOC_FL_KEEP_SIZE)
+	if punch {
+		mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
+	}
+	return retry(func() error { return unix.Fallocate(fd, mode, off, n) })
+}
+
+// cannotZero reports whether zeroRange's error means that zeroes have to be
+// written. A device answers EINVAL to what is not made of its whole sectors.
+func cannotZero(err error) bool {
+	return err == unix.EOPNOTSUPP || err == unix.ENOSYS || err == unix.EINVAL || err == unix.ENODEV
+}
+
+var zeroes [256 << 10]byte
+
+func writeZeroes(f *os.File, off, n int64) error {
+	for n > 0 {
+		k := min(n, int64(len(zeroes)))
+		if _, err := f.WriteAt(zeroes[:k], off); err != nil {
+			return err
+		}
+		off, n = off+k, n-k
+	}
+	return nil
+}
+
+// preallocate takes the space of a new file.
+func preallocate(f *os.File, size int64) error {
+	err := retry(func() error { return unix.Fallocate(int(f.Fd()), 0, 0, size) })
+	if err == unix.EOPNOTSUPP || err == unix.ENOSYS {
+		return writeZeroes(f, 0, size)
+	}
+	return err
+}
+
+func retry(call func() error) error {
+	for {
+		if err := call(); err != unix.EINTR {
+			return err
+		}
+	}
+}
