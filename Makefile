@@ -46,7 +46,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
 
-unit: ## the fast tests
+unit: ## the fast tests: no daemon is started
 	$(GO) test -short -run '$(RUN)' ./...
 
 race: ## all Go tests under the race detector, a few crash rounds included
@@ -56,7 +56,7 @@ fuzz: ## every fuzz target; FUZZTIME=30s each, RUN=Regexp for some
 	@scripts/fuzz '$(RUN)'
 
 integration: ## real processes and clients: crashes, network cuts; ROUNDS=50, SEED=
-	LOCKSTEP_REQUIRE_TOOLS=1 LOCKSTEP_ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 900s -v -run '$(RUN)' ./integration/...
+	LOCKSTEP_REQUIRE_TOOLS=1 LOCKSTEP_ROUNDS=$(ROUNDS) $(GO) test -count=1 -p 1 -timeout 900s -v -run '$(RUN)' ./integration/... ./benchmarks/...
 
 lab: ## the Linux kernel's own NBD client, in a guest (downloads 60 MB once)
 	LOCKSTEP_REQUIRE_TOOLS=1 LOCKSTEP_LAB=1 $(GO) test -count=1 -timeout 600s -v -run '$(RUN)' ./integration/kernel

@@ -39,9 +39,6 @@ var scenes = []scene{
 func TestKilledUnderLoad(t *testing.T) {
 	seed := harness.Seed(t)
 	rounds := harness.Rounds(t, 6)
-	if testing.Short() {
-		rounds = 2
-	}
 	rng := rand.New(rand.NewPCG(seed, 0))
 	p := harness.NewPair(t, harness.Options{})
 	m := load.NewModel(p.Size)

@@ -38,6 +38,9 @@ type Options struct {
 // failed.
 func NewPair(t testing.TB, o Options) *Pair {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("starts daemons, which -short leaves out")
+	}
 	// Not t.TempDir: a unix socket's path has an end at 108 bytes.
 	dir, err := os.MkdirTemp("", "lockstep-")
 	if err != nil {
@@ -168,33 +171,39 @@ func (p *Pair) Verify(n *daemon.Node, m *load.Model) {
 	}
 }
 
-// VerifyReplicas waits until both stores hold everything that was written, and
-// compares them with each other and with the model, byte for byte. No load may
-// run meanwhile.
+// VerifyReplicas compares both stores with each other and with the model, byte
+// for byte, once they hold everything that was written. No load may run
+// meanwhile.
 func (p *Pair) VerifyReplicas(m *load.Model) {
+	p.t.Helper()
+	if err := m.Verify(readerOf(p.EqualReplicas())); err != nil {
+		p.t.Fatalf("both replicas:\n%v", err)
+	}
+}
+
+// EqualReplicas waits until both stores hold everything that was written,
+// compares them byte for byte, and returns what they hold.
+func (p *Pair) EqualReplicas() []byte {
 	p.t.Helper()
 	p.AwaitInSync()
 	var ends [2]uint64
-	var bytes [2][]byte
+	var held [2][]byte
 	for i, n := range p.Nodes() {
-		s := p.Await(n, "all of the journal is in the store", (*daemon.Status).Settled)
-		ends[i] = s.End
+		ends[i] = p.Await(n, "all of the journal is in the store", (*daemon.Status).Settled).End
 		b, err := os.ReadFile(n.Replica(Volume))
 		p.must(err)
 		if int64(len(b)) != p.Size {
 			p.t.Fatalf("the replica of %s has %d bytes, the volume %d", n.Name, len(b), p.Size)
 		}
-		bytes[i] = b
-		if err := m.Verify(readerOf(b)); err != nil {
-			p.t.Fatalf("the replica of %s:\n%v", n.Name, err)
-		}
+		held[i] = b
 	}
 	if ends[0] != ends[1] {
 		p.t.Fatalf("alpha's journal ends at LSN %d, beta's at %d", ends[0], ends[1])
 	}
-	if at := firstDifference(bytes[0], bytes[1]); at >= 0 {
+	if at := firstDifference(held[0], held[1]); at >= 0 {
 		p.t.Fatalf("the replicas differ at byte %d (block %d)", at, at/load.BlockSize)
 	}
+	return held[0]
 }
 
 func readerOf(b []byte) func([]byte, int64) error {
