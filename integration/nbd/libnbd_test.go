@@ -46,7 +46,7 @@ func TestNbdinfo(t *testing.T) {
 		}
 		bad := e
 		bad.name = "nosuch"
-		if out, err := command(t, "nbdinfo", bad.uri()); err == nil || !strings.Contains(out, "no such export") {
+		if out, err := command(t, "nbdinfo", bad.uri()); err == nil || !strings.Contains(out, "No such file") {
 			t.Errorf("an export that does not exist: %v\n%s", err, out)
 		}
 	})

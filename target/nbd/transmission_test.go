@@ -59,8 +59,9 @@ func TestCommandsReachTheDevice(t *testing.T) {
 		{Op: block.OpFlush},
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i, a := range s.all {
+	all := s.all
+	s.mu.Unlock()
+	for i, a := range all {
 		got := block.Request{Op: a.Op, FUA: a.FUA, NoHole: a.NoHole, Off: a.Off, Len: a.Len}
 		if i >= len(want) || got != want[i] {
 			t.Errorf("request %d: %+v", i, got)
