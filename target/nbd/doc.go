@@ -48,7 +48,9 @@
 //   - Complete, which the device calls, takes one lock, and neither blocks nor
 //     writes.
 //   - A stalled client costs what Options bounds, and not for longer than
-//     Options.ProgressTimeout.
+//     Options.ProgressTimeout (architecture, P7: bad input from the network).
+//   - When a client is gone its session is closed before anything else is waited
+//     for (docs/replication.md section 11: no request outlives its connection).
 //
 // # What it does not promise
 //
