@@ -1,10 +1,34 @@
-// Package store holds what a replica's bytes live on: a sparse file or a block
-// device ([File]), memory ([Memory]), or any disk.File ([Disk], for tests on a
-// disk that lies). All have the same methods and pass the same suite,
-// store/storetest.
+// Package store holds what a replica's bytes live on:
 //
-// A store makes no promise about an unsynced write and none about the order of
-// writes: package mirror writes only what its journal holds durably (invariant
-// 1, WAL rule), and reads nothing from a store that it did not write or find as
-// zeroes. The first failed Sync is final (invariant 9): see [ErrFailed].
+//   - [File]: a sparse or preallocated file, or a block device,
+//   - [Memory]: for tests and for volumes that may be forgotten,
+//   - [Disk]: any disk.File, so that a replica runs on a disk that lies.
+//
+// All have the methods that package mirror asks of a store, and all pass one
+// suite, package storetest.
+//
+// # What a store promises
+//
+//   - Its size never changes. A range outside of it is refused with
+//     block.ErrOutOfRange and changes nothing.
+//   - What was never written, and what [File.Zero] was called for, reads as
+//     zeroes: also on a device, whose bare discards promise nothing
+//     (replication.md 11).
+//   - What was written before a Sync that returned nil is durable. Before that
+//     a write may be lost or torn, in any order against others: package mirror
+//     writes only what its journal holds durably (invariant 1, WAL rule).
+//   - A failed Sync is final (invariant 9): it and all later ones wrap
+//     [ErrFailed]. Reads and writes go on; what to do with them is the owner's
+//     affair.
+//   - A full disk's error satisfies errors.Is(err, syscall.ENOSPC).
+//
+// # Ownership and concurrency
+//
+// Buffers stay the caller's; nothing is kept after a call. All methods may be
+// called concurrently, no goroutine is started, and nothing is cached beside
+// the kernel's page cache. Calls that overlap in their ranges may see each other
+// half done. A File belongs to whoever opened it until Close: it is locked
+// against a second opener, in this process or another.
+//
+// The package is for Linux.
 package store
