@@ -129,8 +129,8 @@ func explore(start model, b bug) (states int, verdicts map[Verdict]int, err erro
 }
 
 // budgets to explore: a second's worth, or the one that LOCKSTEP_HISTORIES gives
-// as writes,promotions,joins,losses. 2,2,1,1 takes some seconds; 3,2,1,2 takes a
-// minute and several GB.
+// as writes,promotions,joins,losses. 2,2,1,1 takes some seconds, 2,2,1,2 a minute
+// and 3 GB.
 func budgets(t *testing.T) []budget {
 	s := os.Getenv("LOCKSTEP_HISTORIES")
 	if s == "" {

@@ -29,6 +29,7 @@ type Status struct {
 	PendingBytes int64         `json:"pendingBytes"` // payload in memory, not yet applied
 	Journal      JournalStatus `json:"journal"`
 	Sessions     int           `json:"sessions"` // clients attached
+	Serving      bool          `json:"serving"`  // a Primary that answers clients
 
 	// Waiting says, for people, what writes wait for; "" when they do not wait.
 	Waiting string `json:"waiting,omitempty"`
@@ -57,7 +58,7 @@ type PeerStatus struct {
 	OutOfSync   int64       `json:"outOfSync"` // bytes set in its bitmap
 	Verdict     string      `json:"verdict,omitempty"`
 	Progress    *Progress   `json:"progress,omitempty"`
-	SplitBrain  *SplitBrain `json:"splitBrain,omitempty"`
+	SplitBrain  *SplitBrainStatus `json:"splitBrain,omitempty"`
 	// Problem is the last refusal or connection error, as a sentence.
 	Problem string `json:"problem,omitempty"`
 
@@ -75,8 +76,8 @@ type Progress struct {
 	Left    time.Duration `json:"leftNanoseconds"` // estimated; -1 while unknown
 }
 
-// SplitBrain says where two histories parted and what each side has since.
-type SplitBrain struct {
+// SplitBrainStatus says where two histories parted and what each side has since.
+type SplitBrainStatus struct {
 	Common LSN    `json:"common"`
 	Ours   uint64 `json:"ours"`   // writes
 	Theirs uint64 `json:"theirs"` // writes

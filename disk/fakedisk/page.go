@@ -1,0 +1,82 @@
+package fakedisk
+
+import "maps"
+
+const (
+	pageSize   = 4096
+	sectorSize = 512 // the unit that a power loss does not tear
+)
+
+// A page never changes once it is in an image, so images share pages.
+type page [pageSize]byte
+
+// image is a file's content at one moment. Pages that are missing are zeroes.
+type image struct {
+	pages map[int64]*page
+	size  int64
+}
+
+func (m *image) clone() image { return image{pages: maps.Clone(m.pages), size: m.size} }
+
+// read fills p from off with what the file holds there, and zeroes past its end.
+func (m *image) read(p []byte, off int64) {
+	for len(p) > 0 {
+		at := off % pageSize
+		n := min(int64(len(p)), pageSize-at)
+		if pg := m.pages[off/pageSize]; pg != nil {
+			copy(p[:n], pg[at:])
+		} else {
+			clear(p[:n])
+		}
+		p, off = p[n:], off+n
+	}
+}
+
+// write stores p at off.
+func (m *image) write(p []byte, off int64) {
+	m.size = max(m.size, off+int64(len(p)))
+	for len(p) > 0 {
+		at := off % pageSize
+		n := min(int64(len(p)), pageSize-at)
+		old := m.pages[off/pageSize]
+		if old != nil || !isZero(p[:n]) {
+			pg := new(page)
+			if old != nil && n < pageSize {
+				*pg = *old
+			}
+			copy(pg[at:], p[:n])
+			m.pages[off/pageSize] = pg
+		}
+		p, off = p[n:], off+n
+	}
+}
+
+// truncate sets the size; what a file that grows again shows there is zeroes.
+func (m *image) truncate(size int64) {
+	for i := range m.pages {
+		if i*pageSize >= size {
+			delete(m.pages, i)
+		}
+	}
+	if pg := m.pages[size/pageSize]; pg != nil {
+		kept := *pg
+		clear(kept[size%pageSize:])
+		m.pages[size/pageSize] = &kept
+	}
+	m.size = size
+}
+
+func isZero(p []byte) bool {
+	for len(p) >= 8 {
+		if p[0]|p[1]|p[2]|p[3]|p[4]|p[5]|p[6]|p[7] != 0 {
+			return false
+		}
+		p = p[8:]
+	}
+	for _, b := range p {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,258 @@
+package mirror
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/journal"
+)
+
+// What one round of the applier takes at most.
+const (
+	applyBytes   = 8 << 20
+	applyRecords = 4096
+)
+
+// checkpointBytes is how much is applied between two syncs of the store.
+const checkpointBytes = 32 << 20
+
+// retryNoSpace is the pause before a store that was full is tried again.
+const retryNoSpace = time.Second
+
+// applier carries stable records from the queue to the backing store
+// (invariant 2, apply when stable). Volume.apply guards it.
+type applier struct {
+	work    *extents // of one round: the newest bytes only
+	entries []entry
+	ranges  []extent
+	loaded  []*block.Buffer // payloads read back from the journal
+	vec     [][]byte
+	bytes   int64 // applied since the last checkpoint
+}
+
+func (v *Volume) applyLoop() {
+	retry := time.NewTimer(time.Hour)
+	defer retry.Stop()
+	for {
+		select {
+		case <-v.applyKick:
+		case <-retry.C:
+		case <-v.ctx.Done():
+			return
+		}
+		for v.applyRound() {
+		}
+		v.mu.Lock()
+		if v.noSpace {
+			retry.Reset(retryNoSpace)
+		}
+		v.mu.Unlock()
+	}
+}
+
+// applyRound applies one round and reports whether there may be more to do.
+func (v *Volume) applyRound() bool {
+	v.apply.Lock()
+	defer v.apply.Unlock()
+	a := &v.applier
+	upTo, ok := v.collect(a)
+	if !ok {
+		return false
+	}
+	defer a.reset()
+	err := v.applyCollected(a)
+	if isNoSpace(err) {
+		v.outOfSpace(err)
+		return false
+	}
+	if err != nil {
+		v.fault(err)
+		return false
+	}
+	v.pending.leave(a.ranges, upTo)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for l := v.queue.first; l <= upTo; l++ {
+		if e := v.queue.at(l); e.rec.Buf != nil {
+			v.pendingBytes -= int64(len(e.rec.Payload))
+			a.bytes += int64(len(e.rec.Payload))
+		}
+	}
+	v.queue.popTo(upTo)
+	v.applied = upTo
+	if v.noSpace {
+		v.noSpace = false
+		v.log.Info("the backing store has space again")
+	}
+	if a.bytes >= checkpointBytes || a.bytes >= v.segmentSize && v.journal.Used() > v.journal.Size()/2 {
+		kick(v.checkpointKick)
+	}
+	v.broadcast()
+	return true
+}
+
+// collect copies the next round's entries out of the queue; their buffers stay
+// referenced by it, for only the applier takes from its front.
+func (v *Volume) collect(a *applier) (upTo LSN, ok bool) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.failure != nil {
+		return 0, false
+	}
+	limit := v.queue.wholeTo(min(v.stableNote, v.appended))
+	if v.role == Primary {
+		limit = min(limit, v.committed)
+	}
+	bytes, whole := int64(0), 0
+	for l := v.queue.first; l <= limit; l++ {
+		e := v.queue.at(l)
+		a.entries = append(a.entries, *e)
+		bytes += e.rec.Length
+		if e.rec.Flags&journal.FlagLast != 0 {
+			upTo, whole = l, len(a.entries)
+			if bytes >= applyBytes || whole >= applyRecords {
+				break
+			}
+		}
+	}
+	clear(a.entries[whole:])
+	a.entries = a.entries[:whole]
+	return upTo, whole > 0
+}
+
+// applyCollected writes the newest bytes of the round, in the order of offsets.
+func (v *Volume) applyCollected(a *applier) error {
+	for i := range a.entries {
+		e := &a.entries[i]
+		if e.evicted {
+			if err := v.load(a, e); err != nil {
+				return err
+			}
+		}
+		if x, ok := extentOf(e); ok {
+			x.keep = e.rec.Flags&journal.FlagNoHole != 0
+			a.work.insert(x)
+			a.ranges = append(a.ranges, extent{off: x.off, end: x.end})
+		}
+	}
+	return v.writeOut(a)
+}
+
+// load reads an evicted payload back.
+func (v *Volume) load(a *applier, e *entry) error {
+	buf := block.Get(int(e.rec.Length))
+	a.loaded = append(a.loaded, buf)
+	if err := v.journal.ReadPayload(e.rec.LSN, 0, buf.Bytes()); err != nil {
+		return fmt.Errorf("read LSN %d back from the journal to apply it: %w", e.rec.LSN, err)
+	}
+	e.rec.Payload, e.evicted = buf.Bytes(), false
+	return nil
+}
+
+// writeOut writes the extents of the round, neighbours in one call.
+func (v *Volume) writeOut(a *applier) (err error) {
+	var at, end int64 // of the run in a.vec
+	flush := func() error {
+		if len(a.vec) == 0 {
+			return nil
+		}
+		err := v.store.WritevAt(a.vec, at)
+		clear(a.vec)
+		a.vec = a.vec[:0]
+		if err != nil {
+			return fmt.Errorf("apply to the backing store at %d: %w", at, err)
+		}
+		return nil
+	}
+	a.work.all(func(e extent) bool {
+		if e.data == nil || e.off != end {
+			if err = flush(); err != nil {
+				return false
+			}
+			at = e.off
+		}
+		if e.data == nil {
+			if err = v.store.Zero(e.off, e.end-e.off, !e.keep); err != nil {
+				err = fmt.Errorf("apply zeroes to the backing store at %d: %w", e.off, err)
+				return false
+			}
+			end = 0
+			at = e.end
+			return true
+		}
+		if len(a.vec) == 0 {
+			at = e.off
+		}
+		a.vec = append(a.vec, e.data)
+		end = e.end
+		return true
+	})
+	if err != nil {
+		return err
+	}
+	return flush()
+}
+
+func (a *applier) reset() {
+	for _, b := range a.loaded {
+		b.Unref()
+	}
+	clear(a.entries)
+	clear(a.loaded)
+	a.work.clear()
+	a.entries, a.ranges, a.loaded, a.vec = a.entries[:0], a.ranges[:0], a.loaded[:0], a.vec[:0]
+}
+
+// outOfSpace keeps what could not be applied where it is, in the journal and in
+// memory, and has new writes refused until the store takes it.
+func (v *Volume) outOfSpace(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !v.noSpace {
+		v.log.Error("the backing store is full: writes are refused until it has space; nothing is lost", "error", err)
+	}
+	v.noSpace = true
+	v.broadcast()
+}
+
+// checkpointLoop syncs the store now and then, which lets the journal's tail
+// move.
+func (v *Volume) checkpointLoop() {
+	tick := time.NewTicker(5 * v.opts.SyncInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-v.checkpointKick:
+		case <-tick.C:
+		case <-v.ctx.Done():
+			return
+		}
+		if err := v.takeCheckpoint(); err == nil {
+			v.trim()
+		}
+	}
+}
+
+// takeCheckpoint makes what was applied durable in the store.
+func (v *Volume) takeCheckpoint() error {
+	v.apply.Lock()
+	v.mu.Lock()
+	upTo, have, failed := v.applied, v.checkpoint, v.failure
+	v.mu.Unlock()
+	v.applier.bytes = 0
+	v.apply.Unlock()
+	if upTo <= have || failed != nil {
+		return failed
+	}
+	if err := v.store.Sync(); err != nil {
+		err = fmt.Errorf("sync the backing store: %w", err)
+		v.fault(err)
+		return err
+	}
+	v.mu.Lock()
+	v.checkpoint = max(v.checkpoint, upTo)
+	v.broadcast()
+	v.mu.Unlock()
+	return nil
+}

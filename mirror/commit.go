@@ -1,0 +1,132 @@
+package mirror
+
+import "github.com/lockstep-storage/lockstep/block"
+
+// A flushWait is a request that waits until a record is stable.
+type flushWait struct {
+	lsn LSN
+	req *block.Request
+}
+
+// addFlush completes req once lsn is stable: durable on every in-sync replica.
+// v.mu is held.
+func (v *Volume) addFlush(req *block.Request, lsn LSN) {
+	if v.stable >= lsn && v.led {
+		finish(req, nil)
+		return
+	}
+	v.flushes = append(v.flushes, flushWait{lsn, req})
+	v.wantSync(lsn)
+}
+
+// wantSync asks for lsn to become durable, here and on every voter, at the same
+// time (architecture, section 5). v.mu is held; the caller kicks the syncer
+// once the record is in the journal.
+func (v *Volume) wantSync(lsn LSN) {
+	if lsn <= v.syncWant {
+		return
+	}
+	v.syncWant = lsn
+	for _, p := range v.peers {
+		if p.link != nil {
+			kick(p.link.kick)
+		}
+	}
+}
+
+// voters calls f with the peers that are waited for, and for each the LSN up to
+// which it need not be asked. v.mu is held.
+func (v *Volume) voters(f func(p *peer, floor LSN)) {
+	for _, m := range v.super.Set {
+		if p := v.peers[m.Node]; p != nil {
+			f(p, 0)
+		}
+	}
+	for _, p := range v.leaving {
+		f(p, 0)
+	}
+	if v.joiner != nil {
+		f(v.joiner, v.joinLSN-1)
+	}
+}
+
+// advance moves committed and stable as far as the acknowledgements reach, and
+// completes what waited for them. Neither goes back. v.mu is held.
+//
+// A write commits once every voter has it; it is stable once every voter has it
+// durably. A new Primary commits nothing before its generation record is
+// durable on every member, and with it everything before (replication.md 2).
+func (v *Volume) advance() {
+	if v.role != Primary || v.failure != nil {
+		return
+	}
+	received, durable := v.appended, v.durable
+	v.voters(func(p *peer, floor LSN) {
+		received = min(received, max(p.received, floor))
+		durable = min(durable, max(p.durable, floor))
+	})
+	if !v.led {
+		if durable < v.generation {
+			return
+		}
+		v.led, v.serving = true, !v.closing && !v.demoting
+		v.broadcast()
+	}
+	if c := v.queue.wholeTo(received); c > v.committed {
+		v.commitTo(c)
+	}
+	if s := v.queue.wholeTo(min(durable, v.committed)); s > v.stable {
+		v.stable = s
+		v.completeFlushes()
+		v.kickSenders()
+		if v.unsynced > 0 && v.pendingBytes > v.opts.PendingLimit/4 {
+			kick(v.syncKick)
+		}
+		v.broadcast()
+	}
+}
+
+// commitTo makes the records up to c visible to reads and answers their
+// requests.
+func (v *Volume) commitTo(c LSN) {
+	from := v.committed + 1
+	v.pending.enter(v.queue, from, c)
+	v.committed = c
+	for l := from; l <= c; l++ {
+		e := v.queue.at(l)
+		req := e.req
+		if req == nil {
+			continue
+		}
+		e.req = nil
+		if req.FUA || !v.super.WriteCache {
+			req.Buf = nil
+			v.addFlush(req, l)
+		} else {
+			finish(req, nil)
+		}
+	}
+	if v.waiters != nil {
+		v.broadcast()
+	}
+}
+
+func (v *Volume) completeFlushes() {
+	rest := v.flushes[:0]
+	for _, f := range v.flushes {
+		if f.lsn <= v.stable {
+			finish(f.req, nil)
+		} else {
+			rest = append(rest, f)
+		}
+	}
+	clear(v.flushes[len(rest):])
+	v.flushes = rest
+}
+
+func (v *Volume) failFlushes(err error) {
+	for _, f := range v.flushes {
+		finish(f.req, err)
+	}
+	v.flushes = nil
+}

@@ -1,0 +1,76 @@
+// Package mirror keeps a volume identical on several nodes: a replicated block
+// device as a library. It orders writes, journals them, sends them to the peers,
+// answers when the in-sync set has them, and finds out what happened when
+// replicas meet again. It knows nothing of NBD, iSCSI, configuration or the
+// command line.
+//
+// # The types
+//
+// [Create] makes an empty replica in a directory, [Open] recovers one and
+// returns its [Volume]. A Volume is a block.Device: sessions attach to it once
+// it is Primary ([Volume.Promote]). It reaches its peers through a [Dialer] and
+// takes their connections through [ReadPreamble] and [Volume.Accept]. [Compare]
+// judges two histories, and is of use without a volume.
+//
+// # A write, step by step
+//
+// The files follow it: session.go → sequencer.go (admission, LSNs, CRCs) →
+// queue.go → journal and source.go (to the peers) → commit.go (acknowledged,
+// visible, stable) → applier.go (to the backing store) → retention.go (out of
+// the journal). On the other side: follow.go → journal → queue → applier.
+// Peers meet in peer.go, link.go, handshake.go and compare.go; the in-sync set
+// changes in membership.go and promote.go; a replica that cannot be caught up
+// from the journal goes through resync_source.go and resync_target.go.
+//
+// # Invariants
+//
+// By the number of docs/architecture.md, section 4, and where each is upheld:
+//
+//	 1 WAL rule                     syncer.go (write-intent before sync), applier.go (limit)
+//	 2 Apply when stable            applier.go
+//	 3 A read returns committed     session.go, pending.go, commit.go
+//	 4 One order                    sequencer.go, follow.go
+//	 5 Retention or bitmap          retention.go
+//	 6 Membership before ack        membership.go
+//	 7 Fencing by epoch             follow.go, handshake.go
+//	 8 Only a member may lead       promote.go
+//	 9 A failed fsync is final      Volume.fault
+//	10 The superblock first         Volume.begin, superblock.go
+//	11 History tells all            compare.go
+//
+// # Who owns what
+//
+//	goroutine                owns                                 others reach it by
+//	sequencer (a submitter)  next LSN, order, the journal's end   the inbox; Volume.seq
+//	syncLoop                 fdatasync of the journal             syncKick
+//	applyLoop                backing writes                       applyKick; Volume.apply
+//	checkpointLoop           sync of the store, trimming          checkpointKick
+//	watchLoop                removal of lost members              watchKick; Volume.change
+//	dialLoop, one a peer     connecting, and then the link        peer.wake
+//	link: sender             records, blocks, heartbeats          link.kick
+//	link: receiver           what comes in                        the connection
+//	link: joiner             making the peer a member             Volume.await
+//
+// Every one ends before Close returns. Locks are taken in this order:
+//
+//	Volume.change            changes of role and in-sync set
+//	  Volume.apply           records on their way to the store
+//	    Volume.seq           the journal's end
+//	      Volume.superMu     a superblock commit
+//	        Volume.mu        everything in Volume.state
+//	          pending.mu     the index that reads look into
+//
+// # What is bounded
+//
+// Payload in memory by Options.PendingLimit (one request may pass it), records
+// between journal and store by maxQueue, what a peer owes by sendWindow and
+// resyncWindow, the journal by its size, a history by MaxGenerations. Whatever
+// is at its limit slows the clients down.
+//
+// # What is not promised
+//
+// Without a Coordinator roles are set by hand, and two nodes may both be forced
+// to be Primary: that is detected and refused, not prevented. A read on a
+// Primary that was cut off and replaced by force may be old. Peers are not
+// authenticated: connect them over a network that nobody else is on.
+package mirror

@@ -1,0 +1,448 @@
+package mirror
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/lockstep-storage/lockstep/journal"
+)
+
+// The Secondary's side of a session.
+
+// targetState is the Secondary's side of a link. v.mu guards it, but for what
+// is the receiver's.
+type targetState struct {
+	proceed  Proceed
+	joinLSN  LSN // a generation that names us, and that we are no member by yet
+	joinSaid LSN
+	acked    Ack
+	resync   *resyncTarget
+
+	// The receiver's own.
+	batch batch
+	bytes int64
+}
+
+// follow is the handshake of a Secondary with a Primary, and then the session.
+func (l *link) follow() error {
+	t, body, err := l.next()
+	if err != nil {
+		return err
+	}
+	if t != FrameProceed {
+		return l.unexpected(t)
+	}
+	m := &l.target.proceed
+	if err := m.Decode(body); err != nil {
+		return err
+	}
+	if err := l.obey(m); err != nil {
+		return err
+	}
+	v := l.v
+	v.mu.Lock()
+	if l.peer.link != l {
+		v.mu.Unlock()
+		return errAgain
+	}
+	ready := &Ready{End: v.end, Durable: v.durable, EndCRC: v.chain}
+	l.ready, l.epoch = true, m.Epoch
+	v.broadcast()
+	v.mu.Unlock()
+	if err := l.write(ready); err != nil {
+		return err
+	}
+	return l.together(l.receive, l.answer)
+}
+
+// obey does what the Primary decided, if our own judgement of the two histories
+// is the same.
+func (l *link) obey(m *Proceed) error {
+	v, c := l.v, &l.verdict
+	mine := &l.mine.Description
+	switch {
+	case m.Epoch < mine.Epoch:
+		return &refusal{CodeOldEpoch, fmt.Sprintf("node %q leads in epoch %d, and epoch %d has been seen here", l.peer.node, m.Epoch, mine.Epoch)}
+	case m.Volume != l.theirs.Volume || m.Volume.IsZero():
+		return fmt.Errorf("%w: proceeds with volume id %v, and said hello with %v", ErrFrame, m.Volume, l.theirs.Volume)
+	case m.Common != c.Common:
+		return fmt.Errorf("%w: the Primary's last common record is LSN %d, ours %d", ErrFrame, m.Common, c.Common)
+	case m.Mode != ModeResync && (m.From != m.Common+1 || c.NeedsResync):
+		return fmt.Errorf("%w: %v from LSN %d, and the last common record is LSN %d", ErrFrame, m.Mode, m.From, m.Common)
+	}
+	// The epoch and the volume's name first: what follows is of them.
+	err := v.commitSuper(func(sb *Superblock) {
+		sb.Epoch = max(sb.Epoch, m.Epoch)
+		if sb.Volume.IsZero() {
+			sb.Volume, sb.Protocol, sb.WriteCache = m.Volume, l.theirs.Protocol, l.theirs.WriteCache
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if m.Mode == ModeResync {
+		return l.beginResync(m)
+	}
+	return v.truncateTo(m.Common, nextEntry(m.History, m.Common))
+}
+
+// nextEntry is the first generation of h past lsn, nil if there is none.
+func nextEntry(h History, lsn LSN) *Generation {
+	for i := range h {
+		if h[i].First > lsn {
+			return &h[i]
+		}
+	}
+	return nil
+}
+
+// receive takes in the stream.
+func (l *link) receive() error {
+	for {
+		t, body, err := l.next()
+		if err != nil {
+			return err
+		}
+		switch t {
+		case FrameRecords:
+			err = l.records(body)
+		case FrameSyncRequest:
+			err = l.syncRequest(body)
+		case FrameHeartbeat:
+			err = l.heard(body)
+		case FrameSetUpdate:
+			err = l.setUpdate(body)
+		case FrameResyncStart, FrameBlock, FrameResyncEnd:
+			err = l.resyncFrame(t, body)
+		default:
+			err = l.unexpected(t)
+		}
+		if err != nil {
+			return err
+		}
+		if !l.in.Buffered() {
+			if err := l.acknowledge(false); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// acknowledge sends how far we are if that is news, or anyway.
+func (l *link) acknowledge(anyway bool) error {
+	v := l.v
+	v.mu.Lock()
+	ack := Ack{Received: v.appended, Durable: v.durable, Session: l.hello.Session}
+	news := ack != l.target.acked
+	l.target.acked = ack
+	dead := l.peer.link != l
+	v.mu.Unlock()
+	if dead {
+		return errAgain
+	}
+	if !news && !anyway {
+		return nil
+	}
+	return l.write(&ack)
+}
+
+// answer acknowledges what became durable, says when we are ready to join, and
+// that we live.
+func (l *link) answer() error {
+	tick := time.NewTicker(l.v.opts.PeerTimeout / 4)
+	defer tick.Stop()
+	for {
+		anyway := false
+		select {
+		case <-l.kick:
+		case <-tick.C:
+			anyway = true
+		case <-l.ctx.Done():
+			return l.ctx.Err()
+		}
+		if err := l.acknowledge(anyway); err != nil {
+			return err
+		}
+		if err := l.sayJoinReady(); err != nil {
+			return err
+		}
+	}
+}
+
+// sayJoinReady: durable through the generation that names us, we record
+// UpToDate, and only then say so (replication.md 2, growth).
+func (l *link) sayJoinReady() error {
+	v, t := l.v, &l.target
+	v.mu.Lock()
+	lsn := t.joinLSN
+	due := lsn > t.joinSaid && v.durable >= lsn && (t.resync == nil || t.resync.whole)
+	v.mu.Unlock()
+	if !due {
+		return nil
+	}
+	t.joinSaid = lsn
+	err := v.commitSuper(func(sb *Superblock) {
+		sb.Disk, sb.Resync = UpToDate, nil
+	})
+	if err != nil {
+		return err
+	}
+	return l.write(&JoinReady{LSN: lsn})
+}
+
+// records journals a frame of records, in one append where no generation
+// begins among them.
+func (l *link) records(body []byte) error {
+	v, t := l.v, &l.target
+	var m Records
+	if err := m.Decode(body); err != nil {
+		return err
+	}
+	v.seq.Lock()
+	defer v.seq.Unlock()
+	defer t.batch.discard()
+	v.mu.Lock()
+	chain, end := v.chain, v.end
+	if l.peer.link != l || m.Epoch < v.super.Epoch {
+		v.mu.Unlock()
+		return errAgain
+	}
+	tag := uint64(0)
+	if g := v.super.History.Last(); g != nil {
+		tag = g.Tag()
+	}
+	v.mu.Unlock()
+	for range m.Count {
+		var rec journal.Record
+		if err := l.in.ReadRecord(&rec, chain); err != nil {
+			return err
+		}
+		t.batch.add(rec, nil)
+		chain, end = rec.CRC, end+1
+		if rec.LSN != end || rec.Kind != journal.KindGeneration && (rec.Generation != tag || rec.Offset+rec.Length > v.super.Size) {
+			return fmt.Errorf("%w: record LSN %d of generation tag %016x, range %d+%d, where LSN %d of %016x is due", ErrFrame, rec.LSN, rec.Generation, rec.Offset, rec.Length, end, tag)
+		}
+		t.bytes += int64(len(rec.Payload)) + journal.HeaderSize
+		if rec.Kind == journal.KindGeneration {
+			gen, err := l.generation(&rec)
+			if err != nil {
+				return err
+			}
+			tag = gen.Tag()
+		}
+		if t.bytes >= roundBytes || len(t.batch.mem) >= roundRecords {
+			if err := l.journalBatch(m); err != nil {
+				return err
+			}
+		}
+	}
+	return l.journalBatch(m)
+}
+
+// generation takes in a generation record, the last of the batch: what comes
+// before it is journaled first, then the history says that it begins, durably,
+// and only then its record follows.
+func (l *link) generation(rec *journal.Record) (*Generation, error) {
+	v, t := l.v, &l.target
+	gen, err := DecodeGeneration(rec.Payload, rec.LSN)
+	if err != nil {
+		return nil, err
+	}
+	if gen.Tag() != rec.Generation {
+		return nil, fmt.Errorf("%w: the record of generation %v has tag %016x", ErrFrame, gen.ID, rec.Generation)
+	}
+	last := len(t.batch.mem) - 1
+	held := t.batch.mem[last]
+	t.batch.mem, t.batch.reqs = t.batch.mem[:last], t.batch.reqs[:last]
+	err = l.journalBatch(Records{})
+	t.batch.add(held, nil)
+	if err != nil {
+		return nil, err
+	}
+	v.mu.Lock()
+	self := v.self()
+	v.mu.Unlock()
+	var appendErr error
+	err = v.commitSuper(func(sb *Superblock) {
+		sb.PruneHistory(v.stable)
+		sb.History, appendErr = sb.History.Append(gen)
+		sb.Epoch = max(sb.Epoch, gen.Epoch)
+		sb.SetVersion = max(sb.SetVersion, gen.SetVersion)
+		if subset(gen.Set, sb.Set) {
+			sb.Set = gen.Set // a smaller set counts as soon as it is known
+		}
+	})
+	if appendErr != nil {
+		return nil, fmt.Errorf("%w: %w", ErrFrame, appendErr)
+	}
+	if err != nil {
+		return nil, err
+	}
+	v.mu.Lock()
+	if setHas(gen.Set, self) && !setHas(v.super.Set, self) {
+		t.joinLSN = gen.First
+	}
+	v.mu.Unlock()
+	return &gen, nil
+}
+
+// subset reports whether every member of a is one of b.
+func subset(a, b []Member) bool {
+	for _, m := range a {
+		if !setHas(b, m) {
+			return false
+		}
+	}
+	return true
+}
+
+// journalBatch writes what was received to the journal, once there is room, and
+// puts it into the queue. v.seq is held, and let go while it waits.
+func (l *link) journalBatch(m Records) error {
+	v, t := l.v, &l.target
+	b := &t.batch
+	if len(b.mem) == 0 {
+		return nil
+	}
+	if err := l.awaitRoom(t.bytes); err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.believe(m.Stable)
+	notes := v.notes()
+	v.mu.Unlock()
+	for i := range b.mem {
+		b.recs = append(b.recs, &b.mem[i])
+		v.intent.Mark(b.mem[i].Offset, b.mem[i].Length)
+	}
+	if err := v.journal.Append(b.recs, notes, true); err != nil {
+		v.fault(err)
+		return err
+	}
+	v.mu.Lock()
+	for i := range b.mem {
+		rec := &b.mem[i]
+		v.end, v.chain = rec.LSN, rec.CRC
+		v.pushEvictable(rec)
+	}
+	v.appended, v.noted = v.end, notes.Stable
+	v.unsynced += t.bytes
+	v.believe(m.Stable)
+	if v.unsynced > syncBytes || v.pressed() {
+		kick(v.syncKick)
+	}
+	v.mu.Unlock()
+	t.bytes = 0
+	b.reset()
+	return nil
+}
+
+// discard drops what was received and not journaled.
+func (b *batch) discard() {
+	for i := range b.mem {
+		if b.mem[i].Buf != nil {
+			b.mem[i].Buf.Unref()
+		}
+	}
+	b.reset()
+}
+
+// awaitRoom waits until the journal takes so many bytes. v.seq is held before
+// and after, not while it waits.
+func (l *link) awaitRoom(bytes int64) error {
+	v := l.v
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.journalRoom(bytes) && v.queue.n < maxQueue {
+		return nil
+	}
+	end := v.end
+	v.seq.Unlock()
+	err := v.await(l.ctx, func() (bool, error) {
+		kick(v.syncKick)
+		kick(v.applyKick)
+		kick(v.checkpointKick)
+		return v.journalRoom(bytes) && v.queue.n < maxQueue, v.failure
+	})
+	v.mu.Unlock() // v.seq is taken before v.mu
+	v.seq.Lock()
+	v.mu.Lock()
+	if err == nil && (v.end != end || l.peer.link != l) {
+		err = errAgain
+	}
+	return err
+}
+
+// believe takes in the Primary's stable LSN, as far as we have its records: it
+// counts only from the connection of the current epoch (replication.md 3).
+// v.mu is held.
+func (v *Volume) believe(stable LSN) {
+	if s := min(stable, v.end); s > v.stable {
+		v.stable = s
+	}
+}
+
+func (l *link) syncRequest(body []byte) error {
+	var m SyncRequest
+	if err := m.Decode(body); err != nil {
+		return err
+	}
+	v := l.v
+	v.mu.Lock()
+	v.syncWant = max(v.syncWant, min(m.LSN, v.end))
+	v.mu.Unlock()
+	kick(v.syncKick)
+	return nil
+}
+
+// heard takes in a heartbeat: with it comes a stable LSN that no record
+// carried.
+func (l *link) heard(body []byte) error {
+	var m Heartbeat
+	if err := m.Decode(body); err != nil {
+		return err
+	}
+	v := l.v
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if l.peer.link != l || m.Epoch < v.super.Epoch {
+		return errAgain
+	}
+	v.believe(m.Stable)
+	if v.pressed() {
+		kick(v.syncKick)
+	}
+	return nil
+}
+
+// setUpdate records the in-sync set that the Primary recorded.
+func (l *link) setUpdate(body []byte) error {
+	var m SetUpdate
+	if err := m.Decode(body); err != nil {
+		return err
+	}
+	v := l.v
+	v.mu.Lock()
+	self, dead := v.self(), l.peer.link != l || m.Epoch < v.super.Epoch
+	v.mu.Unlock()
+	if dead || !m.Confirmed {
+		return errAgain
+	}
+	err := v.commitSuper(func(sb *Superblock) {
+		sb.SetVersion = max(sb.SetVersion, m.SetVersion)
+		sb.Set = m.Set
+		sb.Excluded = !setHas(m.Set, self)
+		if !sb.Excluded && sb.Resync == nil {
+			sb.Disk = UpToDate
+		}
+	})
+	if err != nil {
+		return err
+	}
+	if setHas(m.Set, self) {
+		if err := v.agree(m.Set); err != nil {
+			return err
+		}
+	}
+	return l.write(&SetAck{SetVersion: m.SetVersion})
+}

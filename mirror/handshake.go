@@ -1,0 +1,252 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+	"time"
+)
+
+// meet exchanges Hellos and judges the two histories (replication.md 5).
+func (l *link) meet() error {
+	sent := make(chan error, 1)
+	go func() { sent <- l.write(&l.mine) }()
+	t, body, err := l.next()
+	if err != nil {
+		return err
+	}
+	if t != FrameHello {
+		return l.unexpected(t)
+	}
+	if err := l.hello.Decode(body); err != nil {
+		return err
+	}
+	if err := <-sent; err != nil {
+		return err
+	}
+	l.theirs = l.hello.Description
+	l.verdict = Compare(l.mine.Description, l.theirs)
+	v, p := l.v, l.peer
+	v.mu.Lock()
+	if p.link != l {
+		v.mu.Unlock()
+		return errAgain
+	}
+	l.met = true
+	p.problem, p.splitBrain = "", nil
+	v.broadcast()
+	v.mu.Unlock()
+	v.log.Info("met a peer", "peer", p.node, "role", l.theirs.Role, "verdict", l.verdict.Verdict, "reason", l.verdict.Reason)
+	return l.judge()
+}
+
+// judge refuses what cannot go together.
+func (l *link) judge() error {
+	mine, c := &l.mine.Description, &l.verdict
+	if l.theirs.Node != l.peer.node {
+		return &refusal{CodeUnrelated, fmt.Sprintf("node %q calls itself %q", l.peer.node, l.theirs.Node)}
+	}
+	if mine.Protocol != l.theirs.Protocol || mine.WriteCache != l.theirs.WriteCache {
+		if !mine.Volume.IsZero() && !l.theirs.Volume.IsZero() {
+			return &refusal{CodeUnrelated, "protocol or write cache differ between the two replicas"}
+		}
+	}
+	switch c.Verdict {
+	case Unrelated, Damaged, NoSource:
+		return &refusal{CodeUnrelated, c.Reason}
+	}
+	if err := l.heedExclusion(); err != nil {
+		return err
+	}
+	switch {
+	case c.Verdict == SplitBrain:
+		return &refusal{CodeSplitBrain, c.Reason}
+	case mine.Role == Primary && l.theirs.Role == Primary:
+		return &refusal{CodeRole, fmt.Sprintf("both nodes are Primary: %s; demote one", c.Reason)}
+	case mine.Role == Primary && !c.Verdict.leads():
+		return &refusal{CodeRole, fmt.Sprintf("this Primary would have to give way: %s; demote it and promote node %q", c.Reason, l.peer.node)}
+	case l.theirs.Role == Primary && !c.Verdict.Mirror().leads():
+		return &refusal{CodeRole, fmt.Sprintf("the Primary would have to give way: %s", c.Reason)}
+	}
+	return nil
+}
+
+// leads reports whether a Primary that finds this verdict can bring its peer up
+// to date.
+func (v Verdict) leads() bool {
+	return v == InSync || v == PeerBehind || v == PeerTruncates || v == PeerIsNew
+}
+
+// heedExclusion: a replica that hears of a higher set version that excludes it
+// becomes Outdated, durably, before anything else (10c).
+func (l *link) heedExclusion() error {
+	mine, theirs := &l.mine.Description, &l.theirs
+	excluded := theirs.SetVersion > mine.SetVersion && len(theirs.Set) > 0 &&
+		setHasNode(theirs.Set, theirs.Node) && !setHasNode(theirs.Set, mine.Node)
+	if mine.Role == Primary || !excluded || len(mine.History) == 0 {
+		return nil
+	}
+	return l.v.commitSuper(func(sb *Superblock) {
+		sb.Excluded = true
+		if sb.Disk == UpToDate || sb.Disk == Consistent {
+			sb.Disk = Outdated
+		}
+	})
+}
+
+// idle keeps two Secondaries connected: each knows how the other stands, and no
+// data flows until one is promoted, which begins a new session.
+func (l *link) idle() error {
+	l.v.mu.Lock()
+	l.ready = true
+	l.v.broadcast()
+	l.v.mu.Unlock()
+	return l.together(l.heartbeats, func() error {
+		for {
+			t, _, err := l.next()
+			if err != nil {
+				return err
+			}
+			if t != FrameHeartbeat {
+				return l.unexpected(t)
+			}
+		}
+	})
+}
+
+// heartbeats says that we live, often enough for the peer's time limit.
+func (l *link) heartbeats() error {
+	tick := time.NewTicker(l.v.opts.PeerTimeout / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if err := l.write(l.heartbeat()); err != nil {
+				return err
+			}
+		case <-l.ctx.Done():
+			return l.ctx.Err()
+		}
+	}
+}
+
+func (l *link) heartbeat() *Heartbeat {
+	v := l.v
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return &Heartbeat{Stable: v.stable, Committed: v.committed, Epoch: v.super.Epoch, End: v.end, Sent: time.Now().UnixNano()}
+}
+
+// lead is the handshake of a Primary with a Secondary, and then the session.
+func (l *link) lead() error {
+	v, p := l.v, l.peer
+	if err := l.checkStanding(); err != nil {
+		return err
+	}
+	proceed, err := l.plan()
+	if err != nil {
+		return err
+	}
+	if err := l.write(proceed); err != nil {
+		return err
+	}
+	t, body, err := l.next()
+	if err != nil {
+		return err
+	}
+	if t != FrameReady {
+		return l.unexpected(t)
+	}
+	var ready Ready
+	if err := ready.Decode(body); err != nil {
+		return err
+	}
+	if ready.End != proceed.From-1 || ready.Durable > ready.End {
+		return fmt.Errorf("%w: the peer ends at LSN %d, durable %d, and was asked to end at %d", ErrFrame, ready.End, ready.Durable, proceed.From-1)
+	}
+	v.mu.Lock()
+	if p.link != l {
+		v.mu.Unlock()
+		return errAgain
+	}
+	l.source.begin(proceed, l.verdict.Ours.Records, v.end)
+	p.received, p.durable = ready.End, ready.Durable
+	l.ready = true
+	l.epoch = proceed.Epoch
+	v.advance()
+	v.broadcast()
+	v.mu.Unlock()
+	v.log.Info("session begins", "peer", p.node, "mode", proceed.Mode, "from", proceed.From, "missing", l.verdict.Ours.Records)
+	return l.together(l.sendLoop, l.ackLoop, l.joinLoop)
+}
+
+// checkStanding settles what has to be settled before a session can begin.
+func (l *link) checkStanding() error {
+	v, p := l.v, l.peer
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	sb := &v.super
+	member := Member{Node: p.node, Incarnation: l.theirs.Incarnation}
+	switch {
+	case setHasNode(sb.Set, p.node) && !setHas(sb.Set, member):
+		// It lost its memory: its old self is removed first (2c).
+		p.removeAt = time.Now()
+		kick(v.watchKick)
+		return errAgain
+	case l.theirs.Epoch > sb.Epoch:
+		go v.raiseEpoch(l.theirs.Epoch)
+		return errAgain
+	case l.theirs.Resync == nil && p.claim.incarnation == l.theirs.Incarnation && l.theirs.End < p.claim.durable:
+		return &refusal{CodeUnrelated, fmt.Sprintf("node %q acknowledged everything up to LSN %d as durable and now ends at LSN %d: its disk went back in time; delete its replica and create it again (20b)",
+			p.node, p.claim.durable, l.theirs.End)}
+	}
+	return nil
+}
+
+// raiseEpoch begins a generation above an epoch that a peer has seen, so that
+// the peer may follow.
+func (v *Volume) raiseEpoch(seen uint64) {
+	v.change.Lock()
+	defer v.change.Unlock()
+	v.mu.Lock()
+	if v.role != Primary || v.super.Epoch > seen || v.failure != nil {
+		v.mu.Unlock()
+		return
+	}
+	for _, p := range v.peers {
+		p.closeLink(CodeBusy, "a new epoch begins")
+		p.removeAt = time.Now().Add(v.opts.PeerTimeout)
+	}
+	v.mu.Unlock()
+	_, err := v.begin(func(sb *Superblock) ([]Member, error) {
+		sb.Epoch = seen + 1
+		sb.SetVersion++
+		return sb.Set, nil
+	})
+	if err != nil && !errors.Is(err, ErrFailed) {
+		v.log.Error("could not begin a new epoch", "error", err)
+	}
+	kick(v.syncKick)
+}
+
+// plan says how the peer is brought up to date: from the journal if it reaches
+// back, else by its bitmap.
+func (l *link) plan() (*Proceed, error) {
+	v, c := l.v, &l.verdict
+	v.mu.Lock()
+	// From here on the journal keeps what the peer lacks.
+	l.source.catchingUp, l.source.next = true, c.Common+1
+	first := v.journal.First()
+	sb := v.super
+	v.mu.Unlock()
+	if c.NeedsResync || first > c.Common+1 {
+		v.mu.Lock()
+		l.source.catchingUp = false
+		v.mu.Unlock()
+		return l.planResync()
+	}
+	mode := ModeCatchUp
+	if c.Ours.Records == 0 {
+		mode = ModeEstablished
+	}
+	return &Proceed{Mode: mode, Volume: sb.Volume, Epoch: sb.Epoch, Common: c.Common, From: c.Common + 1, History: sb.History}, nil
+}

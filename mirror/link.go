@@ -1,0 +1,283 @@
+package mirror
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+)
+
+// A link is one session with a peer: one connection, from its handshake to its
+// end. What a peer acknowledged counts only within it.
+type link struct {
+	peer    *peer
+	v       *Volume
+	conn    net.Conn
+	version uint16
+	in      *FrameReader
+	kick    chan struct{} // for the sender
+	ctx     context.Context
+	stop    context.CancelFunc
+
+	wmu   sync.Mutex // one frame at a time
+	wbuf  []byte
+	ended error // set once; guarded by wmu
+
+	// Set by the handshake, before met.
+	mine    Hello
+	theirs  Description
+	verdict Comparison
+	hello   Hello // theirs, whole
+
+	// v.mu guards the rest.
+	met   bool // hellos were exchanged: theirs and verdict are valid
+	ready bool // through the handshake; acknowledgements count
+	epoch uint64
+
+	source sourceState
+	target targetState
+}
+
+// sendBuffer and recvBuffer size the kernel's and our own socket buffers.
+const recvBuffer = 256 << 10
+
+// errAgain ends a link that is to be opened again at once.
+var errAgain = errors.New("the handshake begins again")
+
+// refusal ends a link for good: StandAlone until an operator connects again.
+type refusal struct {
+	code     Code
+	sentence string
+}
+
+func (r *refusal) Error() string { return r.sentence }
+
+// serve runs one connection to its end and reports whether the next attempt is
+// to follow at once.
+func (p *peer) serve(conn net.Conn, version uint16) (again bool) {
+	p.one.Lock()
+	defer p.one.Unlock()
+	v := p.v
+	if t, ok := conn.(*net.TCPConn); ok {
+		_ = t.SetNoDelay(true) // the default; batches are ours to make
+	}
+	l := &link{peer: p, v: v, conn: conn, version: version, kick: make(chan struct{}, 1),
+		in: NewFrameReader(bufio.NewReaderSize(conn, recvBuffer))}
+	l.ctx, l.stop = context.WithCancel(v.ctx)
+	// A closed context must end a read that waits for the peer.
+	unhook := context.AfterFunc(l.ctx, func() { _ = conn.Close() })
+	defer unhook()
+	if !l.register() {
+		l.end(&Bye{Code: CodeBusy, Sentence: "not now"})
+		return false
+	}
+	err := l.run()
+	l.end(l.farewell(err))
+	l.source.close()
+	return l.unregister(err)
+}
+
+// register makes l the peer's link and describes ourselves, in one step: a
+// change of the role from now on ends the link.
+func (l *link) register() bool {
+	v, p := l.v, l.peer
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if !p.want || v.closing || v.failure != nil || v.leaving[p.node] != nil {
+		return false
+	}
+	p.link = l
+	p.received, p.durable = 0, 0 // forgotten at the handshake (replication.md 2)
+	l.mine = v.describe(p)
+	l.mine.Version = l.version
+	return true
+}
+
+// describe is what a peer is told of us. v.mu is held.
+func (v *Volume) describe(p *peer) Hello {
+	sb := &v.super
+	base := p.bits.Base()
+	return Hello{
+		Session:      uint64(time.Now().UnixNano()),
+		JournalFirst: v.journal.First(),
+		Base:         Position{Generation: base.Generation, LSN: LSN(base.LSN)},
+		Description: Description{
+			Node: v.opts.Node, Volume: sb.Volume, Name: sb.Name, Size: sb.Size,
+			Protocol: sb.Protocol, WriteCache: sb.WriteCache, Role: v.role, Disk: sb.Disk,
+			Epoch: sb.Epoch, SetVersion: sb.SetVersion, Set: sb.Set, Excluded: sb.Excluded,
+			Incarnation: sb.Incarnation, History: sb.History,
+			End: v.end, Durable: v.durable, Stable: v.stable, Resync: sb.Resync,
+		},
+	}
+}
+
+func (l *link) run() error {
+	if err := l.meet(); err != nil {
+		return err
+	}
+	switch {
+	case l.mine.Description.Role == Primary:
+		return l.lead()
+	case l.theirs.Role == Primary:
+		return l.follow()
+	}
+	return l.idle()
+}
+
+// farewell is the last frame to send after err, nil for none.
+func (l *link) farewell(err error) Message {
+	var r *refusal
+	switch {
+	case errors.As(err, &r):
+		return &Refuse{Code: r.code, Sentence: r.sentence}
+	case errors.Is(err, errAgain):
+		return &Bye{Code: CodeBusy, Sentence: "the handshake begins again"}
+	case errors.Is(err, ErrFrame):
+		return &Bye{Code: CodeProtocol, Sentence: err.Error()}
+	}
+	return nil
+}
+
+// unregister takes the link down and says what that means for the peer.
+func (l *link) unregister(err error) (again bool) {
+	v, p := l.v, l.peer
+	l.stop()
+	var bye *Bye
+	var refused *Refuse
+	var refuses *refusal
+	isBye := errors.As(err, &bye)
+	again = errors.Is(err, errAgain) || isBye && bye.Code == CodeBusy
+	lostPrimary := false
+
+	v.mu.Lock()
+	if p.link == l {
+		p.link = nil
+		p.removeAt = time.Now()
+		if again {
+			p.removeAt = p.removeAt.Add(v.opts.PeerTimeout)
+		}
+	} else if err != nil {
+		again = true // we closed it ourselves, to open another
+	}
+	switch {
+	case errors.As(err, &refuses):
+		p.want = false
+	case errors.As(err, &refused):
+		p.want = refused.Code == CodeBusy || refused.Code == CodeDisconnected || refused.Code == CodeUnknownVolume
+	}
+	if l.verdict.Verdict == SplitBrain && l.met {
+		c := &l.verdict
+		p.splitBrain = &SplitBrainStatus{Common: c.Common, Ours: c.Ours.Writes, Theirs: c.Theirs.Writes, Reason: c.Reason}
+	}
+	if err != nil && !again {
+		p.noteLocked(err.Error())
+	}
+	lostPrimary = l.met && l.theirs.Role == Primary && !again && v.role == Secondary && v.super.Disk == UpToDate
+	v.broadcast()
+	v.mu.Unlock()
+
+	kick(v.watchKick)
+	if lostPrimary {
+		// Whether others went on is unknown from here (10a).
+		_ = v.commitSuper(func(sb *Superblock) {
+			if sb.Disk == UpToDate {
+				sb.Disk = Consistent
+			}
+		})
+	}
+	return again
+}
+
+// end sends a last message, if any, and closes the connection. It may be called
+// from any goroutine, more than once.
+func (l *link) end(last Message) {
+	if last != nil {
+		l.wmu.Lock()
+		if l.ended == nil {
+			_ = l.conn.SetWriteDeadline(time.Now().Add(l.v.opts.PeerTimeout / 4))
+			_, _ = l.conn.Write(AppendFrame(nil, last))
+			l.ended = net.ErrClosed
+		}
+		l.wmu.Unlock()
+	}
+	l.stop()
+	_ = l.conn.Close()
+}
+
+// write sends messages in one go.
+func (l *link) write(msgs ...Message) error {
+	l.wmu.Lock()
+	defer l.wmu.Unlock()
+	l.wbuf = l.wbuf[:0]
+	for _, m := range msgs {
+		l.wbuf = AppendFrame(l.wbuf, m)
+	}
+	return l.writeLocked(l.wbuf)
+}
+
+func (l *link) writeLocked(b []byte) error {
+	if l.ended != nil {
+		return l.ended
+	}
+	_ = l.conn.SetWriteDeadline(time.Now().Add(l.v.opts.PeerTimeout))
+	if _, err := l.conn.Write(b); err != nil {
+		return fmt.Errorf("send to %q: %w", l.peer.node, err)
+	}
+	return nil
+}
+
+// next reads the next frame. A peer that is silent for longer than it may be is
+// lost. Bye and Refuse come back as errors.
+func (l *link) next() (FrameType, []byte, error) {
+	if !l.in.Buffered() {
+		_ = l.conn.SetReadDeadline(time.Now().Add(l.v.opts.PeerTimeout))
+	}
+	t, body, err := l.in.Next()
+	if err != nil {
+		var timeout net.Error
+		if errors.As(err, &timeout) && timeout.Timeout() {
+			return 0, nil, fmt.Errorf("node %q was silent for %v", l.peer.node, l.v.opts.PeerTimeout)
+		}
+		return 0, nil, fmt.Errorf("connection to %q: %w", l.peer.node, err)
+	}
+	switch t {
+	case FrameBye:
+		var m Bye
+		if err := m.Decode(body); err != nil {
+			return 0, nil, err
+		}
+		return 0, nil, &m
+	case FrameRefuse:
+		var m Refuse
+		if err := m.Decode(body); err != nil {
+			return 0, nil, err
+		}
+		return 0, nil, &m
+	}
+	return t, body, nil
+}
+
+// Error makes a farewell the error that ends a link.
+func (m *Bye) Error() string { return fmt.Sprintf("the peer closed (%v): %s", m.Code, m.Sentence) }
+
+func (l *link) unexpected(t FrameType) error {
+	return fmt.Errorf("%w: %v came out of turn", ErrFrame, t)
+}
+
+// together runs the functions side by side until the first returns; that ends
+// the link, and with it the others. It returns the first one's error.
+func (l *link) together(fs ...func() error) error {
+	errs := make(chan error, len(fs))
+	for _, f := range fs {
+		go func() { errs <- f() }()
+	}
+	first := <-errs
+	l.end(l.farewell(first))
+	for range len(fs) - 1 {
+		<-errs
+	}
+	return first
+}

@@ -1,0 +1,211 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// watchLoop, on a Primary, removes the members that are gone from the in-sync
+// set.
+func (v *Volume) watchLoop() {
+	tick := time.NewTicker(v.opts.PeerTimeout / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-v.watchKick:
+		case <-tick.C:
+		case <-v.ctx.Done():
+			return
+		}
+		v.shrink()
+	}
+}
+
+// lost lists the voters that are gone for longer than they may be. v.mu is held.
+func (v *Volume) lost() (gone []*peer) {
+	v.voters(func(p *peer, _ LSN) {
+		if !p.counted() && time.Now().After(p.removeAt) {
+			gone = append(gone, p)
+		}
+	})
+	return gone
+}
+
+// counted reports whether a voter's acknowledgements come in: it is connected
+// and through its handshake, as the very member that is recorded. v.mu is held.
+func (p *peer) counted() bool {
+	return p.link != nil && p.link.ready
+}
+
+// shrink removes the members that are lost: their sessions are closed already
+// and their later acknowledgements ignored; our journal is made durable up to
+// all that they acknowledged; the smaller set is recorded in our superblock,
+// then its generation record is made durable on every remaining member; only
+// then is anything acknowledged without them (invariant 6, membership before
+// ack; replication.md 2). Until then they hold everything back at what they had
+// acknowledged.
+func (v *Volume) shrink() {
+	v.mu.Lock()
+	due := v.role == Primary && v.failure == nil && len(v.lost()) > 0
+	v.mu.Unlock()
+	if !due {
+		return
+	}
+	v.change.Lock()
+	defer v.change.Unlock()
+	v.mu.Lock()
+	gone := v.lost()
+	if v.role != Primary || len(gone) == 0 {
+		v.mu.Unlock()
+		return
+	}
+	for _, p := range gone {
+		v.leaving[p.node] = p
+		p.closeLink(CodeBusy, "it is being removed from the in-sync set")
+	}
+	v.mu.Unlock()
+	if v.syncNow() != nil {
+		return
+	}
+	lsn, err := v.begin(func(sb *Superblock) ([]Member, error) {
+		for _, p := range gone {
+			sb.Set = setWithout(sb.Set, p.node)
+		}
+		sb.SetVersion++
+		return sb.Set, nil
+	})
+	if err != nil {
+		v.log.Error("could not record the smaller in-sync set; writes wait", "error", err)
+		return
+	}
+	kick(v.syncKick)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	err = v.await(v.ctx, func() (bool, error) { return v.othersHave(lsn), v.failure })
+	if err != nil {
+		return
+	}
+	for _, p := range gone {
+		delete(v.leaving, p.node)
+		if v.joiner == p {
+			v.joiner = nil
+		}
+		v.log.Warn("peer left the in-sync set", "peer", p.node, "members", nodesOf(v.super.Set), "generation", lsn)
+	}
+	v.advance()
+	v.broadcast()
+}
+
+// othersHave reports whether lsn is durable here and on every voter that is not
+// leaving, or that is lost as well: the next shrink removes it. v.mu is held.
+func (v *Volume) othersHave(lsn LSN) bool {
+	have := v.durable >= lsn
+	v.voters(func(p *peer, floor LSN) {
+		if v.leaving[p.node] == nil && max(p.durable, floor) < lsn && p.counted() {
+			have = false
+		}
+	})
+	return have
+}
+
+// errLinkLost: the peer went away in the middle of something.
+var errLinkLost = errors.New("the connection to the peer was lost")
+
+// join makes a peer that has caught up a member, in replication.md's order
+// (section 2, growth):
+//
+//  1. it receives the live stream already;
+//  2. a generation record J that names it is appended, and from J on it is
+//     waited for as if it were a member;
+//  3. when it is durable through J and has recorded UpToDate, our superblock
+//     records the larger set, and then its own does.
+//
+// Losing the peer before step 3 leaves it to shrink to begin a generation
+// without it.
+func (v *Volume) join(l *link) error {
+	v.change.Lock()
+	defer v.change.Unlock()
+	p := l.peer
+	v.mu.Lock()
+	switch {
+	case v.role != Primary || !v.led || v.failure != nil || v.demoting:
+		v.mu.Unlock()
+		return nil
+	case p.link != l:
+		v.mu.Unlock()
+		return errLinkLost
+	}
+	member := Member{Node: p.node, Incarnation: l.theirs.Incarnation}
+	v.joiner, v.joinLSN = p, v.end+1<<62 // not waited for before J is ordered
+	v.mu.Unlock()
+
+	var set []Member
+	j, err := v.begin(func(sb *Superblock) ([]Member, error) {
+		set = setWith(sb.Set, member)
+		sb.SetVersion++
+		v.mu.Lock()
+		v.joinLSN = v.end + 1
+		v.mu.Unlock()
+		return set, nil
+	})
+	if err != nil {
+		return err
+	}
+	kick(v.syncKick)
+	if err := v.awaitJoiner(l, j); err != nil {
+		kick(v.watchKick)
+		return err
+	}
+	err = v.commitSuper(func(sb *Superblock) { sb.Set = set })
+	if err != nil {
+		return err
+	}
+	v.mu.Lock()
+	v.joiner = nil
+	if l.source.resync != nil {
+		p.resyncs++
+	} else if l.source.missing > 0 {
+		p.catchUps++
+	}
+	l.source.resync, l.source.catchingUp = nil, false
+	base := v.position(j)
+	l.source.confirm = true
+	kick(l.kick)
+	v.advance()
+	v.mu.Unlock()
+	v.log.Info("peer joined the in-sync set", "peer", p.node, "members", nodesOf(set), "generation", j)
+
+	// It is a member: what its bitmap said is settled (replication.md 7).
+	if err := p.bits.Reset(base); err != nil {
+		v.fault(err)
+		return err
+	}
+	v.mu.Lock()
+	p.bitsThrough = max(p.bitsThrough, j)
+	v.mu.Unlock()
+	return nil
+}
+
+// awaitJoiner waits until the joiner is durable through J and has said that it
+// recorded so.
+func (v *Volume) awaitJoiner(l *link, j LSN) error {
+	ctx, cancel := context.WithTimeout(l.ctx, 4*v.opts.PeerTimeout)
+	defer cancel()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	err := v.await(ctx, func() (bool, error) {
+		switch {
+		case v.failure != nil:
+			return false, v.failure
+		case l.peer.link != l:
+			return false, errLinkLost
+		}
+		return l.source.joinReady >= j && l.peer.durable >= j && l.peer.received >= v.committed, nil
+	})
+	if err != nil && l.peer.link == l {
+		l.peer.closeLink(CodeBusy, "it did not join in time")
+		l.peer.removeAt = time.Now()
+	}
+	return err
+}

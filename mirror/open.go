@@ -1,0 +1,333 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/lockstep-storage/lockstep/bitmap"
+	"github.com/lockstep-storage/lockstep/journal"
+)
+
+// Open recovers a replica and starts it as Secondary; a volume without peers
+// becomes Primary by itself, for nobody else could. It takes over o.Store, also
+// when it fails.
+//
+// A replica that failed (invariant 9) opens, for Status and Close only.
+func Open(o Options) (_ *Volume, err error) {
+	o.EnsureDefaults()
+	if err := o.Validate(); err != nil {
+		return nil, fmt.Errorf("open volume: %w", err)
+	}
+	v := newVolume(o)
+	defer func() {
+		if err != nil {
+			v.stop()
+			v.closeFiles()
+		}
+	}()
+	if err := v.openFiles(); err != nil {
+		return nil, fmt.Errorf("open volume %q: %w", o.Volume, err)
+	}
+	if err := v.recover(); err != nil {
+		return nil, fmt.Errorf("recover volume %q: %w", o.Volume, err)
+	}
+	v.start()
+	return v, nil
+}
+
+func newVolume(o Options) *Volume {
+	v := &Volume{
+		opts: o, log: o.Logger.With("volume", o.Volume), store: o.Store, pending: newPending(),
+		syncKick: make(chan struct{}, 1), applyKick: make(chan struct{}, 1),
+		checkpointKick: make(chan struct{}, 1), watchKick: make(chan struct{}, 1),
+	}
+	v.ctx, v.stop = context.WithCancel(context.Background())
+	v.applier.work = newExtents()
+	v.sessions = make(map[*session]struct{})
+	v.peers = make(map[string]*peer)
+	v.leaving = make(map[string]*peer)
+	for _, node := range o.Peers {
+		v.peers[node] = newPeer(v, node)
+	}
+	return v
+}
+
+func (v *Volume) openFiles() error {
+	if v.opts.BootID == "" {
+		boot, err := bootID()
+		if err != nil {
+			return err
+		}
+		v.opts.BootID = boot
+	}
+	var err error
+	if v.superFile, v.super, err = OpenSuperblock(v.opts.FS); err != nil {
+		return err
+	}
+	sb := &v.super
+	switch {
+	case sb.Name != v.opts.Volume:
+		return fmt.Errorf("the directory %v holds volume %q", v.opts.FS, sb.Name)
+	case sb.Node != v.opts.Node:
+		return fmt.Errorf("the directory %v holds the replica of node %q, and this is node %q: a replica is not to be copied, create a new one", v.opts.FS, sb.Node, v.opts.Node)
+	case sb.Size != v.store.Size():
+		return fmt.Errorf("the backing store has %d bytes, the volume %d", v.store.Size(), sb.Size)
+	}
+	if v.intent, err = v.openIntent(); err != nil {
+		return fmt.Errorf("open the write-intent bitmap: %w", err)
+	}
+	return v.openJournal()
+}
+
+// openIntent makes the bitmap anew, with every region marked, if it is gone:
+// then each may differ.
+func (v *Volume) openIntent() (*bitmap.Intent, error) {
+	in, err := bitmap.OpenIntent(v.opts.FS, intentName, v.super.Size, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		v.log.Warn("the write-intent bitmap is gone: a new one is made, with every region marked")
+		if in, err = bitmap.CreateIntent(v.opts.FS, intentName, v.super.Size, 0); err == nil {
+			in.Mark(0, v.super.Size)
+		}
+	}
+	return in, err
+}
+
+// openJournal opens the journal and sweeps it (replication.md 6): records
+// outside the history are cut, only then are history entries past the journal's
+// end dropped, and all that before the first handshake. In another order a dead
+// suffix comes back to life.
+func (v *Volume) openJournal() error {
+	dir, err := v.opts.FS.Sub(journalDir)
+	if err != nil {
+		return fmt.Errorf("open the journal's directory: %w", err)
+	}
+	var st journal.State
+	if v.journal, st, err = journal.Open(dir, journal.Options{Valid: v.super.History.Valid}); err != nil {
+		return fmt.Errorf("open the journal: %w", err)
+	}
+	if err := v.superFile.CheckNoted(st.Noted.SuperblockSeq); err != nil {
+		return err
+	}
+	v.segmentSize = v.journal.SegmentSize()
+	if kept := v.super.History.CutTo(st.End); len(kept) < len(v.super.History) {
+		if err := v.journal.Truncate(st.End); err != nil {
+			return fmt.Errorf("cut the journal to its history at LSN %d: %w", st.End, err)
+		}
+		if err := v.commitSuper(func(sb *Superblock) { sb.History = kept }); err != nil {
+			return err
+		}
+	}
+	v.end, v.appended, v.chain = st.End, st.End, st.EndCRC
+	// What was trimmed was checkpointed before, whether or not a batch came to
+	// note it.
+	v.stable = min(max(st.Noted.Stable, st.First-1), st.End)
+	v.checkpoint = min(max(st.Noted.Checkpoint, st.First-1), v.stable)
+	v.noted, v.applied = v.stable, v.checkpoint
+	return nil
+}
+
+// recover fills the queue from the journal and replays what is noted as stable
+// to the store. The rest is pending: committed by a Primary or given up
+// (replication.md 3).
+func (v *Volume) recover() error {
+	if err := v.renewIncarnation(); err != nil {
+		return err
+	}
+	if v.super.Disk == Failed {
+		v.failure = fmt.Errorf("%w earlier: delete this replica and create it again, its peers fill it", ErrFailed)
+	}
+	durable, err := v.journal.Sync()
+	if err != nil {
+		return fmt.Errorf("sync the journal: %w", err)
+	}
+	v.durable, v.stableNote = durable, v.stable
+	v.queue = newQueue(v.applied + 1)
+	if err := v.fillQueue(); err != nil {
+		return err
+	}
+	v.committed = v.applied
+	began, todo := time.Now(), v.stable-v.applied
+	for v.applyRound() {
+	}
+	v.committed = v.applied
+	if v.failure == nil {
+		v.log.Info("replica recovered", "role", v.role, "disk", v.super.Disk, "end", v.end, "stable", v.stable,
+			"replayed", todo, "took", time.Since(began).Round(time.Millisecond))
+	}
+	return v.openBitmaps()
+}
+
+// renewIncarnation gives the replica a new incarnation if it may have lost what
+// it acknowledged from memory (replication.md 2).
+func (v *Volume) renewIncarnation() error {
+	lost := v.super.BootID != v.opts.BootID || v.super.Protocol == ProtocolB
+	cutOff := v.super.Disk == UpToDate // others may have gone on meanwhile
+	if !lost && !cutOff {
+		return nil
+	}
+	incarnation, err := NewIncarnation(nil)
+	if err != nil {
+		return err
+	}
+	return v.commitSuper(func(sb *Superblock) {
+		if lost {
+			sb.Incarnation, sb.BootID = incarnation, v.opts.BootID
+		}
+		if cutOff {
+			sb.Disk = Consistent
+		}
+	})
+}
+
+func (v *Volume) fillQueue() error {
+	r, err := v.journal.NewReader(v.applied + 1)
+	if err != nil {
+		return fmt.Errorf("read the journal from LSN %d: %w", v.applied+1, err)
+	}
+	defer r.Close()
+	for v.queue.next() <= v.end {
+		var rec journal.Record
+		ok, err := r.Next(&rec)
+		if err != nil {
+			return fmt.Errorf("read the journal at LSN %d: %w", v.queue.next(), err)
+		}
+		if !ok {
+			return fmt.Errorf("the journal ends before LSN %d: %w", v.end, journal.ErrDamaged)
+		}
+		v.pushEvictable(&rec)
+	}
+	return nil
+}
+
+// pushEvictable puts a record into the queue and leaves its payload in the
+// journal if memory holds enough already. v.mu is held, or nobody else is here.
+func (v *Volume) pushEvictable(rec *journal.Record) {
+	evict := rec.Kind == journal.KindWrite && v.pendingBytes >= v.opts.PendingLimit
+	if evict {
+		rec.Buf.Unref()
+		rec.Buf, rec.Payload = nil, nil
+	}
+	v.queue.push(*rec, nil, evict)
+	if rec.Buf != nil {
+		v.pendingBytes += int64(len(rec.Payload))
+	}
+}
+
+// openBitmaps opens each peer's out-of-sync bitmap. One that is missing or
+// unreadable is made anew, relative to the oldest record in the journal, for
+// what is older is known to nobody.
+func (v *Volume) openBitmaps() error {
+	first := v.journal.First()
+	for node, p := range v.peers {
+		name := bitmapPrefix + node + bitmapSuffix
+		base := v.position(first - 1)
+		m, err := bitmap.Open(v.opts.FS, name, v.super.Size)
+		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) {
+				v.log.Error("out-of-sync bitmap is unreadable; the next resync is full, should the journal not reach", "peer", node, "error", err)
+				if err := v.opts.FS.Rename(name, name+".broken"); err != nil {
+					return fmt.Errorf("set the unreadable bitmap %s aside: %w", name, err)
+				}
+			}
+			if m, err = bitmap.Create(v.opts.FS, name, v.super.Size, base); err != nil {
+				return fmt.Errorf("create the out-of-sync bitmap of %q: %w", node, err)
+			}
+		}
+		p.bits = m
+		p.bitsThrough = max(first-1, LSN(m.Base().LSN))
+	}
+	return nil
+}
+
+// position names the record at lsn, as a bitmap's base.
+func (v *Volume) position(lsn LSN) bitmap.Base {
+	p := v.super.History.Position(lsn)
+	return bitmap.Base{Generation: p.Generation, LSN: uint64(p.LSN)}
+}
+
+// start sets the goroutines to work. doc.go lists them.
+func (v *Volume) start() {
+	if v.failure != nil {
+		return
+	}
+	v.wg.Go(v.syncLoop)
+	v.wg.Go(v.applyLoop)
+	v.wg.Go(v.checkpointLoop)
+	v.wg.Go(v.watchLoop)
+	for _, p := range v.peers {
+		v.wg.Go(p.dialLoop)
+	}
+	if len(v.peers) == 0 {
+		v.wg.Go(func() {
+			if err := v.Promote(v.ctx, PromoteOptions{}); err != nil {
+				v.log.Error("a volume without peers could not become Primary by itself", "error", err)
+			}
+		})
+	}
+}
+
+// Close ends the replica: a Primary is demoted first (its clients are dropped,
+// everything is made durable and the peers are told), then the files are
+// closed. When ctx ends it closes without waiting any longer; nothing
+// acknowledged and flushed is lost by that. Close is for one caller.
+func (v *Volume) Close(ctx context.Context) error {
+	demoteErr := v.Demote(ctx)
+	v.mu.Lock()
+	v.closing = true
+	for _, p := range v.peers {
+		p.want = false
+		p.closeLink(CodeShutdown, "the daemon is stopping")
+	}
+	v.broadcast()
+	v.mu.Unlock()
+	v.revokeSessions(errClosed)
+	if v.failure == nil {
+		v.settle()
+	}
+	v.stop()
+	v.wg.Wait()
+	return errors.Join(demoteErr, v.closeFiles())
+}
+
+// settle brings everything that is stable into the store before the files are
+// closed, so that the next start has nothing to replay.
+func (v *Volume) settle() {
+	v.note()
+	if v.syncNow() != nil {
+		return
+	}
+	for v.applyRound() {
+	}
+	if v.takeCheckpoint() != nil {
+		return
+	}
+	v.seq.Lock()
+	v.mu.Lock()
+	notes := v.notes()
+	v.mu.Unlock()
+	v.appendNote(notes)
+	v.seq.Unlock()
+	_ = v.syncNow() // a failure is noted by fault, and closeFiles meets it again
+}
+
+func (v *Volume) closeFiles() error {
+	var errs []error
+	if v.journal != nil {
+		errs = append(errs, v.journal.Close())
+	}
+	if v.intent != nil {
+		errs = append(errs, v.intent.Close())
+	}
+	for _, p := range v.peers {
+		if p.bits != nil {
+			errs = append(errs, p.bits.Close())
+		}
+	}
+	if v.superFile != nil {
+		errs = append(errs, v.superFile.Close())
+	}
+	return errors.Join(append(errs, v.store.Close())...)
+}

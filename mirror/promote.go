@@ -1,0 +1,364 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"strings"
+	"time"
+
+	"github.com/lockstep-storage/lockstep/journal"
+)
+
+// PromoteOptions say how far Promote may go.
+type PromoteOptions struct {
+	// Force promotes although it is unknown whether another replica went on: an
+	// operator's word that the others are dead, or that what they have is to be
+	// given up. It is recorded in the history (invariant 8).
+	Force bool
+}
+
+// An UnsafePromotionError lists what would have to be known before this replica
+// may lead without force.
+type UnsafePromotionError struct {
+	Volume  string
+	Unknown []string // sentences
+	// Hopeless: force would not help either.
+	Hopeless bool
+}
+
+func (e *UnsafePromotionError) Error() string {
+	return fmt.Sprintf("volume %q cannot be promoted: %s", e.Volume, strings.Join(e.Unknown, "; "))
+}
+
+// Promote makes this replica Primary: it serves once its generation record is
+// durable on every member of its in-sync set, which commits everything before
+// (replication.md 2 and 10). It does nothing on a Primary.
+//
+// Without Force it returns an *UnsafePromotionError unless every configured
+// replica is connected and none is ahead, or those that are absent are excluded
+// by this replica's own superblock.
+//
+// If ctx ends first the error says what the volume waits for; it stays Primary
+// and serves as soon as it can.
+func (v *Volume) Promote(ctx context.Context, o PromoteOptions) error {
+	v.change.Lock()
+	v.mu.Lock()
+	if v.role == Primary {
+		v.mu.Unlock()
+		v.change.Unlock()
+		return v.awaitServing(ctx)
+	}
+	unsafe := v.judgePromotion(o.Force)
+	set := v.setForPromotion()
+	v.mu.Unlock()
+	if unsafe == nil {
+		if err := v.becomePrimary(set); err != nil {
+			v.change.Unlock()
+			return fmt.Errorf("promote volume %q: %w", v.opts.Volume, err)
+		}
+	}
+	v.change.Unlock()
+	if unsafe != nil {
+		return unsafe
+	}
+	return v.awaitServing(ctx)
+}
+
+func (v *Volume) awaitServing(ctx context.Context) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	err := v.await(ctx, func() (bool, error) {
+		if v.failure != nil {
+			return false, v.failure
+		}
+		if v.role != Primary || v.closing {
+			return false, errors.New("the role was taken away again")
+		}
+		return v.serving, nil
+	})
+	if err != nil {
+		return fmt.Errorf("promote volume %q: %w (%s)", v.opts.Volume, err, v.waitingFor())
+	}
+	return nil
+}
+
+// judgePromotion returns an *UnsafePromotionError, or nil. v.mu is held.
+func (v *Volume) judgePromotion(force bool) error {
+	never := &UnsafePromotionError{Volume: v.opts.Volume, Hopeless: true}
+	unsafe := &UnsafePromotionError{Volume: v.opts.Volume}
+	if v.failure != nil {
+		never.Unknown = append(never.Unknown, v.failure.Error())
+	}
+	if v.super.Disk == Inconsistent {
+		never.Unknown = append(never.Unknown, "its data is Inconsistent, in the middle of a resync from "+v.super.Resync.Source)
+	}
+	if v.super.Disk == Outdated || v.super.Excluded {
+		unsafe.Unknown = append(unsafe.Unknown, "its data is Outdated: others are known to have gone on without it")
+	}
+	for _, node := range v.opts.Peers {
+		p := v.peers[node]
+		s, hopeless := p.unknown()
+		switch {
+		case s == "":
+		case hopeless:
+			never.Unknown = append(never.Unknown, s)
+		default:
+			unsafe.Unknown = append(unsafe.Unknown, s)
+		}
+	}
+	switch {
+	case len(never.Unknown) > 0:
+		return never
+	case len(unsafe.Unknown) > 0 && !force:
+		return unsafe
+	}
+	if len(unsafe.Unknown) > 0 {
+		v.log.Warn("promotion is forced", "unknown", unsafe.Unknown)
+	}
+	return nil
+}
+
+// unknown says what of this peer speaks against a promotion here. v.mu is held.
+func (p *peer) unknown() (sentence string, hopeless bool) {
+	v := p.v
+	if l := p.link; l != nil && l.met {
+		switch {
+		case l.theirs.Role == Primary:
+			return fmt.Sprintf("node %q is Primary: demote it first", p.node), true
+		case l.verdict.Verdict == InSync, l.verdict.Verdict == PeerBehind,
+			l.verdict.Verdict == PeerTruncates, l.verdict.Verdict == PeerIsNew:
+			return "", false
+		case l.verdict.Verdict == WeAreBehind, l.verdict.Verdict == WeTruncate, l.verdict.Verdict == WeAreNew:
+			return fmt.Sprintf("node %q has %d records that this one lacks: promote it there", p.node, l.verdict.Theirs.Records), false
+		}
+		return fmt.Sprintf("node %q: %s", p.node, l.verdict.Reason), false
+	}
+	if p.splitBrain != nil {
+		return fmt.Sprintf("node %q: %s", p.node, p.splitBrain.Reason), false
+	}
+	if v.super.Excluded || len(v.super.Set) == 0 || setHasNode(v.super.Set, p.node) {
+		return fmt.Sprintf("node %q is not connected: it may have gone on alone", p.node), false
+	}
+	return "", false // excluded by our own superblock
+}
+
+// setForPromotion is the in-sync set of the generation that a promotion begins:
+// ourselves and those recorded members that are here, in the incarnation that
+// is recorded, with nothing that we lack. v.mu is held.
+func (v *Volume) setForPromotion() []Member {
+	set := []Member{v.self()}
+	for _, m := range v.super.Set {
+		p := v.peers[m.Node]
+		if p == nil || p.link == nil || !p.link.met || p.link.theirs.Incarnation != m.Incarnation || p.link.theirs.Resync != nil {
+			continue
+		}
+		if sentence, _ := p.unknown(); sentence == "" && !v.super.Excluded {
+			set = setWith(set, m)
+		}
+	}
+	return set
+}
+
+// self is this replica as a member. v.mu is held.
+func (v *Volume) self() Member {
+	return Member{Node: v.opts.Node, Incarnation: v.super.Incarnation}
+}
+
+// becomePrimary takes the role. v.change is held.
+func (v *Volume) becomePrimary(set []Member) error {
+	if err := v.dropCutWrite(); err != nil {
+		return err
+	}
+	v.apply.Lock() // no round may be under way that was begun as Secondary
+	v.mu.Lock()
+	suspect := setHasNode(v.super.Set, v.opts.Node) && !setHas(v.super.Set, v.self())
+	v.role, v.serving, v.led = Primary, false, false
+	v.term++
+	v.committed = v.applied
+	v.pending.reset()
+	v.syncWant = 0
+	v.leaving, v.joiner = make(map[string]*peer), nil
+	for _, p := range v.peers {
+		p.received, p.durable, p.claim = 0, 0, claim{}
+		p.removeAt = time.Now().Add(v.opts.PeerTimeout)
+		p.closeLink(CodeBusy, "promoted")
+	}
+	v.mu.Unlock()
+	v.apply.Unlock()
+	lsn, err := v.begin(func(sb *Superblock) ([]Member, error) {
+		if sb.Volume.IsZero() {
+			id, err := NewID(nil)
+			if err != nil {
+				return nil, err
+			}
+			sb.Volume = id
+		}
+		sb.Epoch++
+		sb.SetVersion++
+		sb.Set, sb.Excluded, sb.Disk = set, false, UpToDate
+		if suspect {
+			sb.LossCounter++
+		}
+		return set, nil
+	})
+	if err != nil {
+		v.mu.Lock()
+		v.role = Secondary
+		v.mu.Unlock()
+		return err
+	}
+	v.log.Info("promoted; serves once its generation is durable on every member", "generation", lsn, "members", nodesOf(set))
+	kick(v.syncKick)
+	return nil
+}
+
+// dropCutWrite drops a write whose last part never came (replication.md 1): its
+// parts can have been acknowledged by nobody.
+func (v *Volume) dropCutWrite() error {
+	v.mu.Lock()
+	whole := v.queue.wholeTo(v.end)
+	v.mu.Unlock()
+	return v.truncateTo(whole, nil)
+}
+
+// begin starts a generation: its place in the history is durable before its
+// record is written (replication.md 6). edit changes the superblock and returns
+// the generation's in-sync set. The record waits in the journal and in the
+// queue like a write. v.change is held.
+func (v *Volume) begin(edit func(*Superblock) ([]Member, error)) (LSN, error) {
+	v.seq.Lock()
+	defer v.seq.Unlock()
+	gen := Generation{}
+	var err error
+	if gen.ID, err = NewID(nil); err != nil {
+		return 0, err
+	}
+	v.mu.Lock()
+	gen.First = v.end + 1
+	stable := v.stable
+	v.mu.Unlock()
+	commitErr := v.commitSuper(func(sb *Superblock) {
+		if gen.Set, err = edit(sb); err != nil {
+			return
+		}
+		gen.Epoch, gen.SetVersion = sb.Epoch, sb.SetVersion
+		if last := sb.History.Last(); last != nil {
+			gen.Parent = last.ID
+		}
+		sb.PruneHistory(stable)
+		sb.History, err = sb.History.Append(gen)
+	})
+	if err := errors.Join(err, commitErr); err != nil {
+		return 0, err
+	}
+	payload := EncodeGeneration(nil, &gen)
+	b := &v.scratch
+	b.add(journal.Record{
+		Kind: journal.KindGeneration, Flags: journal.FlagLast,
+		Payload: payload, PayloadCRC: crc32.Checksum(payload, journal.Castagnoli),
+	}, nil)
+	v.mu.Lock()
+	v.enqueue(b)
+	v.generation = gen.First
+	notes := v.notes()
+	v.wantSync(gen.First)
+	v.mu.Unlock()
+	v.append(b, notes, true)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return gen.First, v.failure
+}
+
+// Demote makes this replica Secondary: its clients' connections are closed,
+// what they had written is made durable on every member, and the peers are
+// told. It does nothing on a Secondary. If ctx ends first the volume is Primary
+// again and the error says what it waited for.
+func (v *Volume) Demote(ctx context.Context) error {
+	v.mu.Lock()
+	if v.role == Secondary || v.failure != nil {
+		v.mu.Unlock()
+		return nil
+	}
+	v.serving, v.demoting = false, true
+	v.mu.Unlock()
+	v.revokeSessions(fmt.Errorf("volume %q is being demoted on node %q", v.opts.Volume, v.opts.Node))
+	for {
+		if err := v.quiesce(ctx); err != nil {
+			v.mu.Lock()
+			v.demoting, v.serving = false, v.led && v.failure == nil
+			waits := v.waitingFor()
+			v.mu.Unlock()
+			return fmt.Errorf("demote volume %q: %w (%s)", v.opts.Volume, err, waits)
+		}
+		if v.stepDown() {
+			return nil
+		}
+	}
+}
+
+// quiesce waits until everything in the journal is stable.
+func (v *Volume) quiesce(ctx context.Context) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	end := v.end
+	v.wantSync(end)
+	kick(v.syncKick)
+	return v.await(ctx, func() (bool, error) {
+		if v.failure != nil {
+			return false, v.failure
+		}
+		return v.stable >= end, nil
+	})
+}
+
+// stepDown gives up the role unless something was ordered meanwhile.
+func (v *Volume) stepDown() bool {
+	v.change.Lock()
+	defer v.change.Unlock()
+	v.seq.Lock()
+	defer v.seq.Unlock()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.stable < v.end {
+		return false
+	}
+	v.role, v.demoting, v.led = Secondary, false, false
+	v.term++
+	for _, p := range v.peers {
+		p.closeLink(CodeBusy, "demoted")
+	}
+	v.log.Info("demoted", "end", v.end)
+	kick(v.syncKick)
+	v.broadcast()
+	return true
+}
+
+// waitingFor says, for people, what writes wait for; "" if nothing. v.mu is held.
+func (v *Volume) waitingFor() string {
+	if v.role != Primary || v.failure != nil {
+		return ""
+	}
+	if v.noSpace {
+		return "the backing store is full"
+	}
+	var names []string
+	v.voters(func(p *peer, floor LSN) {
+		if max(p.durable, floor) < v.generation || p.link == nil && v.committed < v.end {
+			names = append(names, p.node)
+		}
+	})
+	if len(names) == 0 {
+		return ""
+	}
+	return "waits for " + strings.Join(names, ", ")
+}
+
+func nodesOf(set []Member) []string {
+	names := make([]string, len(set))
+	for i, m := range set {
+		names[i] = m.Node
+	}
+	return names
+}

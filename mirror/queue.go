@@ -1,0 +1,102 @@
+package mirror
+
+import (
+	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/journal"
+)
+
+// An entry is a record on its way from the journal to the backing store.
+type entry struct {
+	rec journal.Record
+	// req is the client's request, on its last record, until it is completed.
+	req *block.Request
+	// evicted: the payload is in the journal only.
+	evicted bool
+}
+
+// queue holds the records applied+1 … end, by LSN. The applier takes from its
+// front, the sequencer or the receiver adds at its end, and in between the
+// peers' senders read. Volume.mu guards it.
+type queue struct {
+	ring  []entry // length a power of two
+	first LSN     // LSN of the front
+	n     int
+}
+
+func newQueue(first LSN) *queue { return &queue{ring: make([]entry, 1024), first: first} }
+
+func (q *queue) next() LSN { return q.first + LSN(q.n) }
+
+// at returns the entry of lsn, or nil if it is not in the queue. The pointer is
+// good until the next push.
+func (q *queue) at(lsn LSN) *entry {
+	if lsn < q.first || lsn >= q.next() {
+		return nil
+	}
+	return &q.ring[uint64(lsn)&uint64(len(q.ring)-1)]
+}
+
+// push adds a record, whose buffer reference the queue takes over.
+func (q *queue) push(r journal.Record, req *block.Request, evicted bool) *entry {
+	if r.LSN != q.next() {
+		panic("mirror: record pushed out of order")
+	}
+	if q.n == len(q.ring) {
+		q.grow()
+	}
+	q.n++
+	e := q.at(r.LSN)
+	*e = entry{rec: r, req: req, evicted: evicted}
+	return e
+}
+
+func (q *queue) grow() {
+	old := *q
+	q.ring = make([]entry, 2*len(old.ring))
+	for l := old.first; l < old.next(); l++ {
+		*q.at(l) = *old.at(l)
+	}
+}
+
+// popTo drops everything up to lsn and gives the buffers back.
+func (q *queue) popTo(lsn LSN) {
+	for q.n > 0 && q.first <= lsn {
+		q.drop(q.first)
+		q.first++
+		q.n--
+	}
+}
+
+// truncate drops everything past lsn.
+func (q *queue) truncate(lsn LSN) {
+	for q.n > 0 && q.next()-1 > lsn {
+		q.drop(q.next() - 1)
+		q.n--
+	}
+}
+
+// reset empties the queue; its next record is next.
+func (q *queue) reset(next LSN) {
+	q.truncate(q.first - 1)
+	q.first = next
+}
+
+func (q *queue) drop(lsn LSN) {
+	e := q.at(lsn)
+	if e.rec.Buf != nil {
+		e.rec.Buf.Unref()
+	}
+	*e = entry{}
+}
+
+// wholeTo returns the greatest LSN ≤ lsn at which no write is cut in two: the
+// parts of one write are committed, stable and applied together.
+func (q *queue) wholeTo(lsn LSN) LSN {
+	for {
+		e := q.at(lsn)
+		if e == nil || e.rec.Flags&journal.FlagLast != 0 {
+			return lsn
+		}
+		lsn--
+	}
+}

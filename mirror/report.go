@@ -1,0 +1,110 @@
+package mirror
+
+import (
+	"slices"
+	"time"
+)
+
+// Status describes the volume as it stands.
+func (v *Volume) Status() Status {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	sb := &v.super
+	s := Status{
+		Volume: sb.Name, ID: sb.Volume, Node: sb.Node, Size: sb.Size,
+		Role: v.role, Disk: sb.Disk, Protocol: sb.Protocol, WriteCache: sb.WriteCache,
+		Epoch: sb.Epoch, SetVersion: sb.SetVersion, InSync: slices.Clone(sb.Set), Incarnation: sb.Incarnation,
+		End: v.end, Committed: v.committed, Stable: v.stable, Durable: v.durable,
+		Applied: v.applied, Checkpoint: v.checkpoint, PendingBytes: v.pendingBytes,
+		Journal:  JournalStatus{First: v.journal.First(), Used: v.journal.Used(), Size: v.journal.Size()},
+		Sessions: len(v.sessions), Waiting: v.waitingFor(), Serving: v.serving,
+		Peers: []PeerStatus{},
+	}
+	if v.role == Secondary {
+		s.Committed = s.Applied
+	}
+	if g := sb.History.Last(); g != nil {
+		s.Generation = g.ID
+	}
+	if v.failure != nil {
+		s.Disk, s.Failure = Failed, v.failure.Error()
+	}
+	for _, node := range v.opts.Peers {
+		s.Peers = append(s.Peers, v.peers[node].status())
+	}
+	return s
+}
+
+// status describes one peer. v.mu is held.
+func (p *peer) status() PeerStatus {
+	v := p.v
+	s := PeerStatus{
+		Node: p.node, Connection: Connecting, Member: setHasNode(v.super.Set, p.node) && !v.super.Excluded,
+		Received: p.received, Durable: p.durable, OutOfSync: p.bits.Count(),
+		SplitBrain: p.splitBrain, Problem: p.problem, CatchUps: p.catchUps, Resyncs: p.resyncs,
+	}
+	l := p.link
+	switch {
+	case l == nil && !p.want:
+		s.Connection = StandAlone
+	case l != nil && l.met:
+		s.Connection = Connected
+		role, disk := l.theirs.Role, l.theirs.Disk
+		s.Role, s.Verdict = &role, l.verdict.Verdict.String()
+		if v.role == Primary && l.ready {
+			disk = l.diskNow()
+		}
+		s.Disk = &disk
+		s.Replication, s.Progress = l.replication()
+	}
+	return s
+}
+
+// diskNow is a Secondary's disk state as its Primary knows it. v.mu is held.
+func (l *link) diskNow() DiskState {
+	switch {
+	case l.source.resync != nil:
+		return Inconsistent
+	case setHas(l.v.super.Set, Member{Node: l.peer.node, Incarnation: l.theirs.Incarnation}):
+		return UpToDate
+	}
+	return Outdated
+}
+
+// replication says what goes on over the link. v.mu is held.
+func (l *link) replication() (ReplState, *Progress) {
+	s, t := &l.source, &l.target
+	switch {
+	case !l.ready:
+		return ReplOff, nil
+	case s.resync != nil:
+		r := s.resync
+		return SyncSource, progress(r.ackedBytes, r.total, int64(r.acked), r.began)
+	case t.resync != nil && l.v.super.Resync != nil:
+		return SyncTarget, nil
+	case s.catchingUp:
+		sentRecords := int64(s.next - s.from)
+		left := int64(l.v.end - min(l.v.end, l.peer.received))
+		total := s.bytes
+		if sentRecords > 0 {
+			total += s.bytes / sentRecords * max(int64(l.v.end-min(l.v.end, s.next-1)), 0)
+		}
+		done := s.bytes - s.inFlight
+		if left == 0 {
+			done = total
+		}
+		return CatchUp, progress(done, total, int64(l.peer.received-min(l.peer.received, s.from-1)), s.began)
+	}
+	return Established, nil
+}
+
+func progress(done, total, count int64, began time.Time) *Progress {
+	p := &Progress{Done: done, Total: max(total, done), Records: count, Elapsed: time.Since(began), Left: -1}
+	if sec := p.Elapsed.Seconds(); sec > 0 {
+		p.Speed = int64(float64(done) / sec)
+	}
+	if p.Speed > 0 {
+		p.Left = time.Duration(float64(p.Total-p.Done) / float64(p.Speed) * float64(time.Second))
+	}
+	return p
+}

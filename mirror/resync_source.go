@@ -1,0 +1,221 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/lockstep-storage/lockstep/bitmap"
+	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/journal"
+)
+
+// A resyncSource copies the blocks that a bitmap names to a peer whose missing
+// records the journal no longer holds (replication.md 7). The peer's bitmap
+// itself only grows until the peer is a member again.
+type resyncSource struct {
+	left  *bitmap.Blocks // what is still to be sent; in memory
+	next  int64       // bytes: the cursor
+	total int64       // bytes
+	began time.Time
+
+	// v.mu guards these.
+	sentBytes  int64
+	sentBlocks uint64
+	ackedBytes int64
+	acked      uint64
+	endSent    bool
+	done       bool // the target has every block durably
+}
+
+// resyncWindow is how many bytes of blocks may be under way.
+const resyncWindow = 64 << 20
+
+// planResync fixes where the live stream begins, and which blocks differ: those
+// in the peer's bitmap, if that is relative to no later point than the peer's
+// own base, and those of every record since that is still in the journal. All
+// of it is durable before the first block is sent.
+func (l *link) planResync() (*Proceed, error) {
+	v, p, c := l.v, l.peer, &l.verdict
+	base := l.mine.Description.History.Position(c.Common)
+	if l.theirs.Resync != nil {
+		base = l.theirs.Resync.Base
+	}
+	v.seq.Lock()
+	v.mu.Lock()
+	from, crc, sb := v.end+1, v.chain, v.super
+	v.mu.Unlock()
+	v.seq.Unlock()
+
+	have := p.bits.Base()
+	relative := Position{Generation: have.Generation, LSN: LSN(have.LSN)}
+	full := !(sb.History.Holds(relative, v.journal.End()) && relative.LSN <= base.LSN)
+	if full {
+		p.bits.SetAll()
+	} else {
+		v.mu.Lock()
+		first := max(p.bitsThrough, base.LSN) + 1
+		v.mu.Unlock()
+		if err := l.markRecords(first, from-1); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.bits.Flush(); err != nil {
+		err = fmt.Errorf("write the out-of-sync bitmap of %q: %w", p.node, err)
+		v.fault(err)
+		return nil, err
+	}
+	left := p.bits.Snapshot()
+	v.mu.Lock()
+	l.source.resync = &resyncSource{left: left, total: left.Count(), began: time.Now()}
+	v.mu.Unlock()
+	v.log.Info("the journal does not reach back: blocks are copied", "peer", p.node, "bytes", left.Count(), "full", full, "base", base.LSN)
+	return &Proceed{Mode: ModeResync, Volume: sb.Volume, Epoch: sb.Epoch, Common: c.Common, From: from, PrevCRC: crc, History: sb.History}, nil
+}
+
+// markRecords sets the blocks of the records from … upTo in the peer's bitmap.
+func (l *link) markRecords(from, upTo LSN) error {
+	if from > upTo {
+		return nil
+	}
+	err := l.v.scan(from, upTo, func(r *journal.Record) bool {
+		if r.Kind != journal.KindGeneration {
+			l.peer.bits.Set(r.Offset, r.Length)
+		}
+		return true
+	})
+	if errors.Is(err, journal.ErrTrimmed) {
+		return errAgain // they went into the bitmap meanwhile
+	}
+	return err
+}
+
+// sendBlock sends the next block, or the end, if the window and the rate allow
+// it. It is called between frames of records, on the sender's goroutine: every
+// record that was sent before is older than what the block was read after, or
+// is not yet stable and so not applied there before it (replication.md 7).
+func (l *link) sendBlock() (bool, error) {
+	v, r := l.v, l.source.resync
+	v.mu.Lock()
+	wait := r.endSent || r.sentBytes-r.ackedBytes >= resyncWindow || r.early(v.opts.ResyncRate)
+	committed := v.committed
+	v.mu.Unlock()
+	if wait {
+		return false, nil
+	}
+	if r.sentBlocks == 0 {
+		if err := l.write(&ResyncStart{Bytes: r.total}); err != nil {
+			return false, err
+		}
+	}
+	off, n, ok := r.left.Next(r.next)
+	if !ok {
+		v.mu.Lock()
+		r.endSent = true
+		v.mu.Unlock()
+		return true, l.write(&ResyncEnd{LSN: l.source.next - 1})
+	}
+	n, buf, err := v.readBlock(off, n)
+	if err != nil {
+		err = fmt.Errorf("resync of %q: %w", l.peer.node, err)
+		return false, err
+	}
+	b := Block{Offset: off, Length: n, Zero: buf == nil, LSN: committed}
+	var payload []byte
+	if buf != nil {
+		payload = buf.Bytes()
+		defer buf.Unref()
+	}
+	bufs := net.Buffers{AppendBlockHeader(nil, &b, payload), payload}
+	if err := l.writeBuffers(bufs); err != nil {
+		return false, err
+	}
+	v.mu.Lock()
+	r.next = off + n
+	r.sentBytes += n
+	r.sentBlocks++
+	v.mu.Unlock()
+	return true, nil
+}
+
+// early reports whether more was sent than the rate allows by now.
+func (r *resyncSource) early(rate int64) bool {
+	return rate > 0 && float64(r.sentBytes) > time.Since(r.began).Seconds()*float64(rate)
+}
+
+// readBlock reads up to n bytes at off as clients see them. A buffer of nil
+// means that the range of the returned length reads as zeroes.
+func (v *Volume) readBlock(off, n int64) (int64, *block.Buffer, error) {
+	if hole := v.holeAt(off, n); hole > 0 {
+		return hole, nil, nil
+	}
+	n = min(n, MaxBlockPayload)
+	buf := block.Get(int(n))
+	s := session{v: v}
+	if err := s.ReadAt(buf.Bytes(), off); err != nil {
+		buf.Unref()
+		return 0, nil, err
+	}
+	if allZero(buf.Bytes()) {
+		buf.Unref()
+		return n, nil, nil
+	}
+	return n, buf, nil
+}
+
+// holeAt is the length of the hole at off, 0 if there is none or if something
+// is pending there.
+func (v *Volume) holeAt(off, n int64) (hole int64) {
+	n = min(n, journal.MaxZeroRange)
+	var o overlay
+	v.pending.take(&o, off, n)
+	busy := len(o.parts) > 0
+	o.release()
+	if busy {
+		return 0
+	}
+	_ = v.store.Extents(off, n, func(at, length int64, data bool) error {
+		if at == off && !data {
+			hole = length
+		}
+		return errStop
+	})
+	return hole
+}
+
+// errStop ends an enumeration that has seen enough.
+var errStop = errors.New("enough")
+
+func allZero(p []byte) bool {
+	for len(p) >= 8 {
+		if le.Uint64(p) != 0 {
+			return false
+		}
+		p = p[8:]
+	}
+	for _, b := range p {
+		if b != 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (l *link) blockAck(body []byte) error {
+	var m BlockAck
+	if err := m.Decode(body); err != nil {
+		return err
+	}
+	v, r := l.v, l.source.resync
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if r == nil || m.Blocks > r.sentBlocks || m.Bytes > r.sentBytes {
+		return fmt.Errorf("%w: %d blocks acknowledged that were never sent", ErrFrame, m.Blocks)
+	}
+	r.acked, r.ackedBytes = max(r.acked, m.Blocks), max(r.ackedBytes, m.Bytes)
+	r.done = r.endSent && r.acked == r.sentBlocks
+	kick(l.kick)
+	v.broadcast()
+	return nil
+}

@@ -1,0 +1,209 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+)
+
+// A resyncTarget receives blocks (replication.md 7).
+type resyncTarget struct {
+	blocks   uint64
+	bytes    int64
+	unsynced int64 // bytes written since the store was synced
+	total    int64
+	whole    bool // every block came and is durable
+}
+
+// resyncSyncBytes is how much is written to the store between two syncs, each
+// of which is acknowledged.
+const resyncSyncBytes = 16 << 20
+
+// beginResync makes the replica the target of a bitmap resync: truncated to the
+// common point, everything up to it applied and durable, the superblock says
+// Inconsistent with its base, and only then does the journal begin anew where
+// the live stream will. A resync that was interrupted keeps its base.
+func (l *link) beginResync(m *Proceed) error {
+	v := l.v
+	mark := l.mine.Description.Resync
+	if mark == nil {
+		if err := v.truncateTo(m.Common, nextEntry(m.History, m.Common)); err != nil {
+			return err
+		}
+		if err := v.applyThrough(l.ctx, m.Common); err != nil {
+			return err
+		}
+		mark = &ResyncMark{Base: l.mine.Description.History.Position(m.Common)}
+	}
+	mark = &ResyncMark{Base: mark.Base, Source: l.peer.node}
+	v.apply.Lock()
+	defer v.apply.Unlock()
+	v.seq.Lock()
+	defer v.seq.Unlock()
+	for _, p := range v.peers {
+		if err := v.forget(p); err != nil {
+			return err
+		}
+	}
+	err := v.commitSuper(func(sb *Superblock) {
+		sb.Disk, sb.Resync = Inconsistent, mark
+		sb.History = m.History.CutTo(m.From - 1)
+	})
+	if err != nil {
+		return err
+	}
+	if err := v.journal.Reset(m.From, m.PrevCRC); err != nil {
+		v.fault(err)
+		return fmt.Errorf("begin the journal anew at LSN %d: %w", m.From, err)
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	at := m.From - 1
+	v.queue.reset(m.From)
+	v.pending.reset()
+	v.pendingBytes = 0
+	v.end, v.appended, v.durable, v.applied, v.checkpoint, v.committed = at, at, at, at, at, at
+	v.stable, v.noted, v.stableNote, v.trimmed = at, at, at, 0
+	v.chain = m.PrevCRC
+	l.target.resync = &resyncTarget{}
+	v.broadcast()
+	return nil
+}
+
+// applyThrough brings the store to the state at lsn, durably: everything up to
+// it is common with the Primary.
+func (v *Volume) applyThrough(ctx context.Context, lsn LSN) error {
+	v.mu.Lock()
+	v.stable = max(v.stable, lsn)
+	v.mu.Unlock()
+	v.note()
+	if err := v.syncNow(); err != nil {
+		return err
+	}
+	kick(v.applyKick)
+	v.mu.Lock()
+	err := v.await(ctx, func() (bool, error) { return v.applied >= lsn, v.failure })
+	v.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return v.takeCheckpoint()
+}
+
+// forget: this replica's journal will no longer tell what a peer lacks, so every
+// block may differ, until both are members again.
+func (v *Volume) forget(p *peer) error {
+	p.bits.SetAll()
+	if err := p.bits.Flush(); err != nil {
+		err = fmt.Errorf("write the out-of-sync bitmap of %q: %w", p.node, err)
+		v.fault(err)
+		return err
+	}
+	v.mu.Lock()
+	p.bitsThrough = v.end
+	v.mu.Unlock()
+	return nil
+}
+
+// agree clears the bitmaps of the members of the set that the Primary confirmed:
+// they and we have everything that is stable.
+func (v *Volume) agree(set []Member) error {
+	v.mu.Lock()
+	at := v.stable
+	base := v.position(at)
+	v.mu.Unlock()
+	for _, p := range v.peers {
+		if !setHasNode(set, p.node) || p.bits.Count() == 0 {
+			continue
+		}
+		if err := p.bits.Reset(base); err != nil {
+			err = fmt.Errorf("clear the out-of-sync bitmap of %q: %w", p.node, err)
+			v.fault(err)
+			return err
+		}
+		v.mu.Lock()
+		p.bitsThrough = max(p.bitsThrough, at)
+		v.mu.Unlock()
+	}
+	return nil
+}
+
+func (l *link) resyncFrame(t FrameType, body []byte) error {
+	v, r := l.v, l.target.resync
+	if r == nil {
+		return l.unexpected(t)
+	}
+	switch t {
+	case FrameResyncStart:
+		var m ResyncStart
+		if err := m.Decode(body); err != nil {
+			return err
+		}
+		v.mu.Lock()
+		r.total = m.Bytes
+		v.mu.Unlock()
+		return nil
+	case FrameResyncEnd:
+		var m ResyncEnd
+		if err := m.Decode(body); err != nil {
+			return err
+		}
+		if err := l.syncBlocks(); err != nil {
+			return err
+		}
+		v.mu.Lock()
+		r.whole = true
+		v.mu.Unlock()
+		kick(l.kick)
+		return nil
+	}
+	return l.block(body)
+}
+
+// block writes a block to the store. Records that are older than its content
+// follow it on the stream or are pending, and are applied over it in order;
+// newer ones were not applied before it. What is read in the end is right.
+func (l *link) block(body []byte) error {
+	v, r := l.v, l.target.resync
+	var m Block
+	if err := m.Decode(body); err != nil {
+		return err
+	}
+	if m.Offset+m.Length > v.store.Size() {
+		return fmt.Errorf("%w: block of %d bytes at %d, past the volume's end", ErrFrame, m.Length, m.Offset)
+	}
+	buf, err := l.in.ReadBlock(&m)
+	if err != nil {
+		return err
+	}
+	if m.Zero {
+		err = v.store.Zero(m.Offset, m.Length, true)
+	} else {
+		_, err = v.store.WriteAt(buf.Bytes(), m.Offset)
+		buf.Unref()
+	}
+	if err != nil {
+		if !isNoSpace(err) {
+			v.fault(err)
+		}
+		return fmt.Errorf("write a resync block at %d: %w", m.Offset, err)
+	}
+	v.mu.Lock()
+	r.blocks++
+	r.bytes += m.Length
+	v.mu.Unlock()
+	r.unsynced += m.Length
+	if r.unsynced >= resyncSyncBytes {
+		return l.syncBlocks()
+	}
+	return nil
+}
+
+func (l *link) syncBlocks() error {
+	v, r := l.v, l.target.resync
+	if err := v.store.Sync(); err != nil {
+		v.fault(err)
+		return fmt.Errorf("sync the backing store: %w", err)
+	}
+	r.unsynced = 0
+	return l.write(&BlockAck{Blocks: r.blocks, Bytes: r.bytes})
+}

@@ -1,0 +1,391 @@
+package mirror
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/disk"
+	"github.com/lockstep-storage/lockstep/store"
+)
+
+// A rig is a few nodes in one process, on real files and real sockets, that can
+// be killed, restarted, cut off and looked into.
+type rig struct {
+	t     testing.TB
+	nodes map[string]*rigNode
+	opts  func(*Options)
+}
+
+type rigNode struct {
+	rig   *rig
+	name  string
+	dir   string
+	boot  string
+	vol   *Volume
+	store *store.File
+	l     net.Listener
+
+	mu    sync.Mutex
+	cut   bool
+	conns map[net.Conn]bool
+}
+
+const (
+	rigVolume = "data"
+	rigSize   = 16 << 20
+	rigBlock  = 4096
+)
+
+// seed gives a random source whose seed is printed and can be given.
+func seed(t testing.TB) *rand.Rand {
+	s := uint64(time.Now().UnixNano())
+	if v := os.Getenv("LOCKSTEP_SEED"); v != "" {
+		var err error
+		if s, err = strconv.ParseUint(v, 10, 64); err != nil {
+			t.Fatalf("LOCKSTEP_SEED=%q: %v", v, err)
+		}
+	}
+	t.Logf("seed %d (set LOCKSTEP_SEED to repeat)", s)
+	return rand.New(rand.NewPCG(s, s))
+}
+
+func newRig(t testing.TB, opts func(*Options), names ...string) *rig {
+	r := &rig{t: t, nodes: map[string]*rigNode{}, opts: opts}
+	for _, name := range names {
+		n := &rigNode{rig: r, name: name, dir: filepath.Join(t.TempDir(), name), boot: "boot", conns: map[net.Conn]bool{}}
+		r.nodes[name] = n
+		n.create()
+	}
+	for _, name := range names {
+		r.nodes[name].start()
+	}
+	t.Cleanup(func() {
+		for _, n := range r.nodes {
+			if n.vol != nil {
+				n.kill()
+			}
+			if n.l != nil {
+				n.l.Close()
+			}
+		}
+	})
+	return r
+}
+
+func (r *rig) node(name string) *rigNode { return r.nodes[name] }
+
+func (n *rigNode) create() {
+	t := n.rig.t
+	t.Helper()
+	fs, err := disk.OS(n.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = Create(fs, CreateOptions{Node: n.name, Volume: rigVolume, Size: rigSize, JournalSize: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.CreateFile(filepath.Join(n.dir, "data"), rigSize, store.FileOptions{}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (n *rigNode) options() Options {
+	t := n.rig.t
+	fs, err := disk.OS(n.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st, err := store.OpenFile(filepath.Join(n.dir, "data"), store.FileOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.store = st
+	o := Options{
+		Node: n.name, Volume: rigVolume, FS: fs, Store: st, Dialer: n, BootID: n.boot,
+		PeerTimeout: time.Second, SyncInterval: 20 * time.Millisecond, RetryInterval: 10 * time.Millisecond,
+	}
+	if os.Getenv("LOCKSTEP_LOG") != "" {
+		o.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("on", n.name)
+	}
+	for name := range n.rig.nodes {
+		if name != n.name {
+			o.Peers = append(o.Peers, name)
+		}
+	}
+	if n.rig.opts != nil {
+		n.rig.opts(&o)
+	}
+	return o
+}
+
+func (n *rigNode) start() {
+	t := n.rig.t
+	t.Helper()
+	if n.l == nil {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.l = l
+		go n.accept(l)
+	}
+	v, err := Open(n.options())
+	if err != nil {
+		t.Fatalf("start %s: %v", n.name, err)
+	}
+	n.mu.Lock()
+	n.vol = v
+	n.mu.Unlock()
+}
+
+func (n *rigNode) accept(l net.Listener) {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			pre, version, err := ReadPreamble(conn)
+			n.mu.Lock()
+			v := n.vol
+			ok := err == nil && v != nil && !n.cut && n.track(conn)
+			n.mu.Unlock()
+			if !ok {
+				conn.Close()
+				return
+			}
+			v.Accept(conn, pre, version)
+		}()
+	}
+}
+
+func (n *rigNode) track(c net.Conn) bool { n.conns[c] = true; return true }
+
+// Dial implements Dialer.
+func (n *rigNode) Dial(ctx context.Context, node string) (net.Conn, error) {
+	peer := n.rig.nodes[node]
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.cut || peer.l == nil {
+		return nil, errors.New("network is cut")
+	}
+	var d net.Dialer
+	c, err := d.DialContext(ctx, "tcp", peer.l.Addr().String())
+	if err == nil {
+		n.track(c)
+	}
+	return c, err
+}
+
+// isolate cuts the node off, closing what is open; heal undoes it.
+func (n *rigNode) isolate() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cut = true
+	for c := range n.conns {
+		c.Close()
+	}
+	clear(n.conns)
+}
+
+func (n *rigNode) heal() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.cut = false
+}
+
+// kill ends the replica as SIGKILL would: nothing is flushed or said.
+func (n *rigNode) kill() {
+	n.mu.Lock()
+	v := n.vol
+	n.vol = nil
+	n.mu.Unlock()
+	if v == nil {
+		return
+	}
+	v.stop()
+	v.wg.Wait()
+	v.closeFiles()
+}
+
+func (n *rigNode) restart() {
+	n.kill()
+	n.start()
+}
+
+// replace gives the node an empty replica, as after the loss of its disk.
+func (n *rigNode) replace() {
+	n.kill()
+	if err := os.RemoveAll(n.dir); err != nil {
+		n.rig.t.Fatal(err)
+	}
+	n.create()
+	n.start()
+}
+
+func (n *rigNode) promote(force bool) {
+	n.rig.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := n.vol.Promote(ctx, PromoteOptions{Force: force}); err != nil {
+		n.rig.t.Fatalf("promote %s: %v\n%s", n.name, err, n.rig.describe())
+	}
+}
+
+func (n *rigNode) demote() {
+	n.rig.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if err := n.vol.Demote(ctx); err != nil {
+		n.rig.t.Fatalf("demote %s: %v\n%s", n.name, err, n.rig.describe())
+	}
+}
+
+// eventually waits until cond holds.
+func (r *rig) eventually(what string, cond func() bool) {
+	r.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !cond() {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("in vain waited until %s\n%s", what, r.describe())
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func (r *rig) describe() string {
+	var b bytes.Buffer
+	for name, n := range r.nodes {
+		n.mu.Lock()
+		v := n.vol
+		n.mu.Unlock()
+		if v == nil {
+			fmt.Fprintf(&b, "%s: down\n", name)
+			continue
+		}
+		s := v.Status()
+		fmt.Fprintf(&b, "%s: %v %v epoch %d set %v v%d end %d committed %d stable %d durable %d applied %d waiting %q failure %q\n",
+			name, s.Role, s.Disk, s.Epoch, nodesOf(s.InSync), s.SetVersion, s.End, s.Committed, s.Stable, s.Durable, s.Applied, s.Waiting, s.Failure)
+		for _, p := range s.Peers {
+			fmt.Fprintf(&b, "   %s: %v %v member %v received %d durable %d verdict %s oos %d problem %q\n",
+				p.Node, p.Connection, p.Replication, p.Member, p.Received, p.Durable, p.Verdict, p.OutOfSync, p.Problem)
+		}
+	}
+	return b.String()
+}
+
+// peer is what n knows of another node.
+func (n *rigNode) peer(name string) PeerStatus {
+	for _, p := range n.vol.Status().Peers {
+		if p.Node == name {
+			return p
+		}
+	}
+	n.rig.t.Fatalf("%s has no peer %s", n.name, name)
+	return PeerStatus{}
+}
+
+// inSync waits until both nodes are members and everything is applied, and
+// compares the bytes of their stores.
+func (r *rig) inSync(primary, secondary string) {
+	r.t.Helper()
+	a, b := r.node(primary), r.node(secondary)
+	r.eventually("both replicas have applied everything", func() bool {
+		s, o := a.vol.Status(), b.vol.Status()
+		return len(s.InSync) == 2 && len(o.InSync) == 2 && s.Applied == s.End && o.Applied == s.End && o.Disk == UpToDate
+	})
+	x, y := make([]byte, rigSize), make([]byte, rigSize)
+	for _, c := range []struct {
+		s *store.File
+		p []byte
+	}{{a.store, x}, {b.store, y}} {
+		if _, err := c.s.ReadAt(c.p, 0); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	for i := 0; i < rigSize; i += rigBlock {
+		if !bytes.Equal(x[i:i+rigBlock], y[i:i+rigBlock]) {
+			r.t.Fatalf("block %d differs between %s and %s", i/rigBlock, primary, secondary)
+		}
+	}
+}
+
+// A client is a session whose requests can be waited for one by one.
+type client struct {
+	t testing.TB
+	s block.Session
+}
+
+func (n *rigNode) attach() *client {
+	n.rig.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	s, err := n.vol.Attach(ctx, nil)
+	if err != nil {
+		n.rig.t.Fatalf("attach to %s: %v\n%s", n.name, err, n.rig.describe())
+	}
+	return &client{n.rig.t, s}
+}
+
+type waitDone chan error
+
+func (w waitDone) Complete(_ *block.Request, err error) { w <- err }
+
+func (c *client) submit(r *block.Request) waitDone {
+	w := make(waitDone, 1)
+	r.Done = w
+	c.s.Submit([]*block.Request{r})
+	return w
+}
+
+func fill(v byte, n int) []byte { return bytes.Repeat([]byte{v}, n) }
+
+func writeReq(off int64, p []byte) *block.Request {
+	b := block.Get(len(p))
+	copy(b.Bytes(), p)
+	return &block.Request{Op: block.OpWrite, Off: off, Len: int64(len(p)), Buf: b}
+}
+
+func (c *client) write(off int64, p []byte) {
+	c.t.Helper()
+	c.must(c.submit(writeReq(off, p)))
+}
+
+func (c *client) flush() {
+	c.t.Helper()
+	c.must(c.submit(&block.Request{Op: block.OpFlush}))
+}
+
+func (c *client) must(w waitDone) {
+	c.t.Helper()
+	select {
+	case err := <-w:
+		if err != nil {
+			c.t.Fatalf("request failed: %v", err)
+		}
+	case <-time.After(20 * time.Second):
+		c.t.Fatal("request hangs")
+	}
+}
+
+func (c *client) read(off int64, n int) []byte {
+	c.t.Helper()
+	p := make([]byte, n)
+	if err := c.s.ReadAt(p, off); err != nil {
+		c.t.Fatalf("read: %v", err)
+	}
+	return p
+}

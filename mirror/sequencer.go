@@ -1,0 +1,278 @@
+package mirror
+
+import (
+	"fmt"
+	"hash/crc32"
+	"sync"
+
+	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/journal"
+)
+
+// A write's path begins here (architecture, section 5):
+//
+//  1. Submit puts requests into the inbox. If nobody is at work there, the
+//     submitter itself becomes the sequencer and takes out what has arrived, so
+//     a lone request pays for no change of goroutine, and under load one round
+//     carries what every connection put in meanwhile.
+//  2. admit waits for credit: pending bytes and room in the journal.
+//  3. order, under v.seq: the requests become records with LSNs and CRCs
+//     (invariant 4, one order), enter the queue, from which the peers' senders
+//     take them at once, and go to the journal in one vectored write.
+//  4. advance (commit.go) completes what is committed.
+
+// inbox holds submitted requests until they are ordered.
+type inbox struct {
+	mu         sync.Mutex
+	head, tail *block.Request
+	busy       bool // somebody is the sequencer
+}
+
+// put adds a batch and reports whether the caller is the sequencer now.
+func (in *inbox) put(s *session, reqs []*block.Request) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	for _, r := range reqs {
+		r.State = block.RequestState{Aux: s}
+		if in.tail == nil {
+			in.head = r
+		} else {
+			in.tail.State.Next = r
+		}
+		in.tail = r
+	}
+	if in.busy {
+		return false
+	}
+	in.busy = true
+	return true
+}
+
+// take empties the inbox; nil means that the caller's turn as sequencer is over.
+func (in *inbox) take() *block.Request {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	r := in.head
+	in.head, in.tail = nil, nil
+	if r == nil {
+		in.busy = false
+	}
+	return r
+}
+
+// Submit implements block.Session.
+func (s *session) Submit(reqs []*block.Request) {
+	v := s.v
+	if len(reqs) == 0 || !v.inbox.put(s, reqs) {
+		return
+	}
+	for r := v.inbox.take(); r != nil; r = v.inbox.take() {
+		for r != nil {
+			v.admit(r.Len)
+			r = v.order(r)
+		}
+	}
+}
+
+// What one round of the sequencer takes at most. A write of more than
+// MaxPayload is several records.
+const (
+	roundBytes   = 2 << 20
+	roundRecords = 256
+)
+
+// admit waits until the volume can take a round of writes that begins with one
+// of n bytes.
+func (v *Volume) admit(n int64) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	_ = v.await(v.ctx, func() (bool, error) {
+		if v.pendingBytes < v.opts.PendingLimit && v.queue.n < maxQueue && v.journalRoom(n) {
+			return true, nil
+		}
+		if v.failure != nil || !v.serving || v.closing || v.noSpace {
+			return true, nil // judge refuses what comes
+		}
+		kick(v.syncKick)
+		kick(v.applyKick)
+		kick(v.checkpointKick)
+		return false, nil
+	})
+}
+
+// maxQueue bounds the records between the journal and the store, which matters
+// for trims, whose payload weighs nothing.
+const maxQueue = 1 << 17
+
+// journalRoom reports whether the journal can take a round that begins with a
+// write of n bytes, wherever the segments' borders fall.
+func (v *Volume) journalRoom(n int64) bool {
+	need := max(n, 0) + 2*roundBytes + 2*v.segmentSize
+	return v.journal.Size()-v.journal.Used() >= need
+}
+
+// order turns requests into records, up to a round's limits, and returns those
+// that are left.
+func (v *Volume) order(r *block.Request) (rest *block.Request) {
+	v.seq.Lock()
+	defer v.seq.Unlock()
+	b := &v.scratch
+	bytes := int64(0)
+	v.mu.Lock()
+	for r != nil && bytes < roundBytes && len(b.mem) < roundRecords {
+		next := r.State.Next
+		if err := v.judge(r); err != nil {
+			refuse(r, err)
+		} else if r.Op == block.OpFlush {
+			v.addFlush(r, v.end+LSN(len(b.mem)))
+		} else {
+			b.cut(r)
+			bytes += r.Len
+		}
+		r = next
+	}
+	v.enqueue(b)
+	notes := v.notes()
+	v.mu.Unlock()
+	v.append(b, notes, false)
+	return r
+}
+
+// judge says whether a request may be ordered now. v.seq and v.mu are held.
+func (v *Volume) judge(r *block.Request) error {
+	s := r.State.Aux.(*session)
+	switch {
+	case s.closed.Load():
+		return block.ErrSessionClosed
+	case v.failure != nil:
+		return v.failure
+	case !v.serving || s.term != v.term:
+		return block.ErrNotServing
+	case r.Op == block.OpFlush:
+		return nil
+	case r.Off < 0 || r.Len <= 0 || r.Off > v.super.Size-r.Len:
+		return fmt.Errorf("%v of %d bytes at %d: %w", r.Op, r.Len, r.Off, block.ErrOutOfRange)
+	case v.noSpace:
+		return block.ErrNoSpace
+	}
+	return nil
+}
+
+// refuse completes a request that was never ordered.
+func refuse(r *block.Request, err error) {
+	if r.Buf != nil {
+		r.Buf.Unref()
+		r.Buf = nil
+	}
+	r.Done.Complete(r, err)
+}
+
+// finish completes a request that was ordered: its buffer is the queue's.
+func finish(r *block.Request, err error) {
+	r.Buf = nil
+	r.Done.Complete(r, err)
+}
+
+// batch is the working memory of one append.
+type batch struct {
+	mem  []journal.Record
+	reqs []*block.Request // beside mem: the request that a record completes
+	recs []*journal.Record
+}
+
+// cut makes a request's records. The last one is flagged and carries the
+// request. The buffer's reference is multiplied so that each record has its own.
+func (b *batch) cut(r *block.Request) {
+	limit := int64(journal.MaxPayload)
+	kind := journal.KindWrite
+	var flags uint8
+	switch r.Op {
+	case block.OpTrim:
+		kind, limit = journal.KindTrim, journal.MaxZeroRange
+	case block.OpWriteZeroes:
+		kind, limit = journal.KindZeroes, journal.MaxZeroRange
+		if r.NoHole {
+			flags = journal.FlagNoHole
+		}
+	}
+	if parts := (r.Len + limit - 1) / limit; r.Buf != nil && parts > 1 {
+		r.Buf.Ref(int32(parts - 1))
+	}
+	for off := int64(0); off < r.Len; off += limit {
+		n := min(limit, r.Len-off)
+		rec := journal.Record{Kind: kind, Flags: flags, Offset: r.Off + off, Length: n}
+		if kind == journal.KindWrite {
+			rec.Buf, rec.Payload = r.Buf, r.Buf.Bytes()[off:off+n]
+			rec.PayloadCRC = crc32.Checksum(rec.Payload, journal.Castagnoli)
+		}
+		b.add(rec, nil)
+	}
+	b.mem[len(b.mem)-1].Flags |= journal.FlagLast
+	b.reqs[len(b.reqs)-1] = r
+}
+
+func (b *batch) add(rec journal.Record, req *block.Request) {
+	b.mem = append(b.mem, rec)
+	b.reqs = append(b.reqs, req)
+}
+
+func (b *batch) reset() {
+	clear(b.mem)
+	clear(b.reqs)
+	clear(b.recs)
+	b.mem, b.reqs, b.recs = b.mem[:0], b.reqs[:0], b.recs[:0]
+}
+
+// enqueue gives a batch its LSNs and CRCs and puts it into the queue, where the
+// peers' senders find it. v.seq and v.mu are held.
+func (v *Volume) enqueue(b *batch) {
+	if len(b.mem) == 0 {
+		return
+	}
+	tag := v.super.History.Last().Tag()
+	for i := range b.mem {
+		rec := &b.mem[i]
+		v.end++
+		rec.LSN, rec.Generation = v.end, tag
+		v.chain = rec.Seal(v.chain)
+		v.push(rec, b.reqs[i])
+	}
+	v.kickSenders()
+}
+
+// push puts a sealed record into the queue. v.mu is held.
+func (v *Volume) push(rec *journal.Record, req *block.Request) {
+	e := v.queue.push(*rec, req, false)
+	if rec.Buf != nil {
+		v.pendingBytes += int64(len(e.rec.Payload))
+	}
+}
+
+// append writes a batch that is in the queue to the journal. v.seq is held.
+func (v *Volume) append(b *batch, notes journal.Notes, reserve bool) {
+	if len(b.mem) > 0 {
+		bytes := int64(0)
+		for i := range b.mem {
+			b.recs = append(b.recs, &b.mem[i])
+			bytes += int64(len(b.mem[i].Payload)) + journal.HeaderSize
+			v.intent.Mark(b.mem[i].Offset, b.mem[i].Length)
+		}
+		end := b.mem[len(b.mem)-1].LSN
+		if err := v.journal.Append(b.recs, notes, reserve); err != nil {
+			v.fault(err)
+			b.reset()
+			return
+		}
+		b.reset()
+		v.mu.Lock()
+		v.appended, v.noted = end, notes.Stable
+		v.unsynced += bytes
+		v.advance()
+	} else {
+		v.mu.Lock()
+	}
+	if v.syncWant > v.durable || v.unsynced > syncBytes {
+		kick(v.syncKick)
+	}
+	v.mu.Unlock()
+}

@@ -1,0 +1,116 @@
+package mirror
+
+import (
+	"time"
+
+	"github.com/lockstep-storage/lockstep/journal"
+)
+
+// syncBytes is how much may be appended before a sync is begun that nobody
+// asked for: it bounds what a power failure takes, and keeps the stable LSN,
+// and with it the applier, moving.
+const syncBytes = 8 << 20
+
+// syncLoop is the volume's one caller of fdatasync on the journal: whoever
+// waits when a round begins is served by it (group commit).
+func (v *Volume) syncLoop() {
+	tick := time.NewTicker(v.opts.SyncInterval)
+	defer tick.Stop()
+	for {
+		background := false
+		select {
+		case <-v.syncKick:
+		case <-tick.C:
+			background = true
+		case <-v.ctx.Done():
+			return
+		}
+		for v.syncRound(background) {
+			background = false
+		}
+	}
+}
+
+// syncRound syncs the journal if somebody waits for it or it is due, and
+// reports whether another round is.
+func (v *Volume) syncRound(background bool) (again bool) {
+	v.mu.Lock()
+	wanted := v.syncWant > v.durable && v.appended > v.durable
+	due := background || v.unsynced > syncBytes || v.pressed()
+	unsynced := v.appended > v.durable
+	unnoted := v.stable > v.stableNote
+	v.mu.Unlock()
+	if !wanted && !(due && (unsynced || unnoted)) {
+		return false
+	}
+	if due && unnoted {
+		v.note()
+	}
+	if err := v.syncNow(); err != nil {
+		return false
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.syncWant > v.durable && v.appended > v.durable || v.unsynced > syncBytes ||
+		v.pressed() && v.stable > v.stableNote
+}
+
+// pressed reports whether writers are near the limits that only applying
+// records moves. v.mu is held.
+func (v *Volume) pressed() bool {
+	return v.pendingBytes > v.opts.PendingLimit/4 || v.queue.n > maxQueue/4 || v.journal.Used() > v.journal.Size()/2
+}
+
+// note writes an empty batch if the last one noted an older stable LSN: a
+// stable LSN is acted on only once it is noted durably (replication.md 3).
+func (v *Volume) note() {
+	v.seq.Lock()
+	defer v.seq.Unlock()
+	v.mu.Lock()
+	notes, old := v.notes(), v.noted
+	v.mu.Unlock()
+	if notes.Stable <= old {
+		return
+	}
+	v.appendNote(notes)
+}
+
+// appendNote writes an empty batch. v.seq is held.
+func (v *Volume) appendNote(notes journal.Notes) {
+	if err := v.journal.Append(nil, notes, true); err != nil {
+		v.fault(err)
+		return
+	}
+	v.mu.Lock()
+	v.noted = notes.Stable
+	v.mu.Unlock()
+}
+
+// syncNow makes everything appended before the call durable. The write-intent
+// bits of the records go first: none is durable without its bit (invariant 1).
+func (v *Volume) syncNow() error {
+	v.mu.Lock()
+	noted := v.noted
+	v.unsynced = 0
+	v.mu.Unlock()
+	if err := v.intent.Flush(); err != nil {
+		v.fault(err)
+		return err
+	}
+	durable, err := v.journal.Sync()
+	if err != nil {
+		v.fault(err)
+		return err
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.durable = max(v.durable, durable)
+	v.stableNote = max(v.stableNote, noted)
+	v.advance()
+	if v.role == Secondary {
+		v.kickSenders() // it is acknowledged
+	}
+	kick(v.applyKick)
+	v.broadcast()
+	return nil
+}

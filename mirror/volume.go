@@ -1,0 +1,236 @@
+package mirror
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"syscall"
+
+	"github.com/lockstep-storage/lockstep/bitmap"
+	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/journal"
+)
+
+// A Volume is one node's replica of a replicated block device. Its methods may
+// be called concurrently.
+type Volume struct {
+	opts    Options
+	log     *slog.Logger
+	store   Store
+	journal *journal.Journal
+	intent  *bitmap.Intent
+	pending *pending
+
+	segmentSize int64 // of the journal
+
+	ctx  context.Context // ends with the volume
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	// inbox is where sessions put requests; whoever finds nobody at work
+	// becomes the sequencer until it is empty (sequencer.go).
+	inbox inbox
+
+	// change serialises changes of the role and the in-sync set: one in flight
+	// per volume (replication.md 2). Taken before apply.
+	change sync.Mutex
+
+	// apply is held while records go to the store. Taken before seq.
+	apply   sync.Mutex
+	applier applier
+
+	// seq is the sequencer's lock: its holder alone gives LSNs and appends to
+	// the journal. Taken before mu.
+	seq     sync.Mutex
+	scratch batch // the sequencer's and the receiver's working memory
+
+	// super commits the superblock. Taken after seq, before mu.
+	superMu   sync.Mutex
+	superFile *SuperblockFile
+
+	mu sync.Mutex
+	state
+	waiters chan struct{} // closed when something changed that somebody waits for
+
+	syncKick       chan struct{}
+	applyKick      chan struct{}
+	checkpointKick chan struct{}
+	watchKick      chan struct{}
+}
+
+// state is what mu guards.
+type state struct {
+	super    Superblock // as last committed
+	role     Role
+	serving  bool   // a Primary that answers clients
+	led      bool   // the newest generation's record is durable on every member
+	term     uint64 // counts promotions of this process: requests of another term are refused
+	failure  error  // why the replica is Failed
+	closing  bool
+	demoting bool
+	noSpace  bool // the backing store refused a record for lack of space
+
+	queue        *queue
+	pendingBytes int64 // of payload in the queue's memory
+	unsynced     int64 // bytes appended since the last sync began
+	chain        uint32
+	end          LSN // newest record sequenced or received
+	appended     LSN // newest record in the journal, if not yet durably
+	durable      LSN
+	committed    LSN
+	stable       LSN
+	generation   LSN // record of the newest generation, as Primary
+
+	noted      LSN // stable LSN that the last batch noted
+	stableNote LSN // noted, durably: what may be applied
+	applied    LSN
+	checkpoint LSN
+	trimmed    LSN // limit of the last trim
+
+	syncWant LSN // somebody waits for this to be durable
+	flushes  []flushWait
+	sessions map[*session]struct{}
+
+	peers map[string]*peer
+	// joiner is the peer that the newest generation names and that is no
+	// recorded member yet: waited for from joinLSN on (replication.md 2, growth).
+	joiner  *peer
+	joinLSN LSN
+	// leaving is a member that is being removed: it holds back everything, at
+	// what it had acknowledged, until the smaller set is in force.
+	leaving map[string]*peer
+}
+
+// Failed and closed volumes answer with these.
+var (
+	errClosed = errors.New("the volume is closed")
+	// ErrFailed: the replica's own disk failed; errors that wrap it say how.
+	ErrFailed = errors.New("the replica has failed")
+)
+
+// Info implements block.Device.
+func (v *Volume) Info() block.Info {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return block.Info{
+		Size:          v.super.Size,
+		SectorSize:    sectorSize,
+		PreferredSize: bitmap.BlockSize,
+		WriteCache:    v.super.WriteCache,
+		MultiConn:     true,
+	}
+}
+
+const sectorSize = 512
+
+// broadcast wakes whoever waits for a change. v.mu is held.
+func (v *Volume) broadcast() {
+	if v.waiters != nil {
+		close(v.waiters)
+		v.waiters = nil
+	}
+}
+
+// await waits until cond is true or gives an error; cond runs with v.mu held,
+// as the caller holds it before and after.
+func (v *Volume) await(ctx context.Context, cond func() (bool, error)) error {
+	for {
+		if ok, err := cond(); ok || err != nil {
+			return err
+		}
+		if v.waiters == nil {
+			v.waiters = make(chan struct{})
+		}
+		ch := v.waiters
+		v.mu.Unlock()
+		var err error
+		select {
+		case <-ch:
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+		case <-v.ctx.Done():
+			err = errClosed
+		}
+		v.mu.Lock()
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// fault turns the replica Failed, for good (invariant 9): it answers nothing
+// and acknowledges nothing any more.
+func (v *Volume) fault(err error) {
+	v.mu.Lock()
+	v.faultLocked(err)
+	v.mu.Unlock()
+}
+
+func (v *Volume) faultLocked(err error) {
+	if v.failure != nil || v.ctx.Err() != nil {
+		return
+	}
+	v.failure = fmt.Errorf("%w: %w", ErrFailed, err)
+	v.serving = false
+	v.log.Error("replica failed; its peers carry on, and it comes back through a new replica", "error", err)
+	for l := v.queue.first; l < v.queue.next(); l++ {
+		if e := v.queue.at(l); e.req != nil {
+			finish(e.req, v.failure)
+			e.req = nil
+		}
+	}
+	v.failFlushes(v.failure)
+	for _, p := range v.peers {
+		p.closeLink(CodeFailed, "its disk failed: "+err.Error())
+	}
+	v.broadcast()
+	// The superblock may be on the disk that failed, and the caller may hold
+	// its lock: note the state aside, and let a failure to note it pass, for
+	// the journal's and the store's own errors say so again at the next start.
+	v.wg.Go(func() {
+		_ = v.commitSuper(func(sb *Superblock) { sb.Disk = Failed })
+		v.revokeSessions(v.failure)
+	})
+}
+
+// commitSuper changes the superblock, durably (invariant 10). change runs on a
+// copy.
+func (v *Volume) commitSuper(change func(*Superblock)) error {
+	v.superMu.Lock()
+	defer v.superMu.Unlock()
+	v.mu.Lock()
+	sb := v.super
+	v.mu.Unlock()
+	change(&sb)
+	if err := v.superFile.Commit(&sb); err != nil {
+		err = fmt.Errorf("commit the superblock: %w", err)
+		v.fault(err)
+		return err
+	}
+	v.mu.Lock()
+	v.super = sb
+	v.broadcast()
+	v.mu.Unlock()
+	return nil
+}
+
+// notes is what the next batch header carries. v.mu is held.
+func (v *Volume) notes() journal.Notes {
+	return journal.Notes{
+		Stable:        v.stable,
+		Durable:       v.durable,
+		Checkpoint:    v.checkpoint,
+		SuperblockSeq: v.super.Seq,
+	}
+}
+
+func kick(ch chan struct{}) {
+	select {
+	case ch <- struct{}{}:
+	default:
+	}
+}
+
+func isNoSpace(err error) bool { return errors.Is(err, syscall.ENOSPC) }
