@@ -204,7 +204,7 @@ func (p *configParser) absolute(at string, to *string) func(*yaml.Node) {
 		if !filepath.IsAbs(s) {
 			return fmt.Errorf("%q is no absolute path", s)
 		}
-		*to = s
+		*to = filepath.Clean(s)
 		return nil
 	})
 }

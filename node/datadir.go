@@ -68,7 +68,7 @@ func (d *dataDir) scan(log *slog.Logger) ([]string, error) {
 		case e.IsDir() && isLeftover(name):
 			log.Info("removing what an interrupted create or delete left", "path", d.volume(name))
 			if err := os.RemoveAll(d.volume(name)); err != nil {
-				log.Warn("an interrupted create or delete can't be cleaned up", "path", d.volume(name), "err", err)
+				log.Warn("an interrupted create or delete can't be cleaned up", "path", d.volume(name), "error", err)
 			}
 		case e.IsDir() && checkName("volume", name) == nil:
 			names = append(names, name)

@@ -45,5 +45,5 @@
 //
 // A volume's entry is guarded by the table's lock; changes of one volume
 // (promote, demote, delete) exclude each other, and a second one is refused, not
-// queued. Lock order: hosted.change, then table.mu.
+// queued. Lock order: Node.making, hosted.change, table.mu.
 package node

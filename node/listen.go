@@ -15,17 +15,17 @@ import (
 // listen opens a listener. what names it and key is the configuration's key for
 // it, for the sentence that says what to do when it can't be opened. mode is a
 // unix socket's.
-func listen(a Address, what, key string, mode uint32) (net.Listener, error) {
+func listen(a Address, what, key string, mode fs.FileMode) (net.Listener, error) {
 	var lc net.ListenConfig
 	if a.Network == "unix" {
 		if err := clearStaleSocket(a.Addr); err != nil {
 			return nil, fmt.Errorf("%s: %w", what, err)
 		}
-		// The mode is given before the name exists, so there is no moment at
-		// which somebody else could connect.
+		// The mode is given before the name exists, less the umask's bits, so
+		// there is no moment at which somebody else could connect.
 		lc.Control = func(_, _ string, c syscall.RawConn) error {
 			var err error
-			if ctl := c.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), mode) }); ctl != nil {
+			if ctl := c.Control(func(fd uintptr) { err = syscall.Fchmod(int(fd), uint32(mode)) }); ctl != nil {
 				return ctl
 			}
 			return err
@@ -33,6 +33,11 @@ func listen(a Address, what, key string, mode uint32) (net.Listener, error) {
 	}
 	l, err := lc.Listen(context.Background(), a.Network, a.Addr)
 	switch {
+	case err == nil && a.Network == "unix":
+		if err := os.Chmod(a.Addr, mode); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: set the mode of %s: %w", what, a, bare(err)), l.Close())
+		}
+		return l, nil
 	case err == nil:
 		return l, nil
 	case errors.Is(err, syscall.EADDRINUSE):

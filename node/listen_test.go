@@ -31,15 +31,16 @@ func TestListenElsewhere(t *testing.T) {
 }
 
 func TestListenSocketMode(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "s")
-	l, err := listen(Address{"unix", path}, "admin API", "admin", 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	st, err := os.Stat(path)
-	if err != nil || st.Mode().Perm() != 0o600 {
-		t.Errorf("%v, %v", st.Mode(), err)
+	for _, mode := range []os.FileMode{0o600, 0o660} {
+		path := filepath.Join(t.TempDir(), "s")
+		l, err := listen(Address{"unix", path}, "admin API", "admin", mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		if st, err := os.Stat(path); err != nil || st.Mode().Perm() != mode {
+			t.Errorf("%v, %v; want %v", st.Mode(), err, mode)
+		}
 	}
 }
 

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/lockstep-storage/lockstep/mirror"
+	"github.com/lockstep-storage/lockstep/node"
+)
+
+// writeStatus prints a line for the node, a table with a line for each volume
+// and for each further peer of it, and below it what needs a sentence.
+func writeStatus(w io.Writer, st node.Status) error {
+	var nbd []string
+	for _, a := range st.NBD {
+		nbd = append(nbd, a.String())
+	}
+	fmt.Fprintf(w, "node %s, lockstep %s, NBD on %s, peers on %s\n\n", st.Node, st.Version, strings.Join(nbd, " "), st.Peer)
+	if len(st.Volumes) == 0 {
+		_, err := fmt.Fprintln(w, "no volumes: make one with `lockstep create`")
+		return err
+	}
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(table, "VOLUME\tSIZE\tROLE\tDISK\tCLIENTS\tPEER\tCONNECTION\tREPLICATION\tPEER ROLE\tPEER DISK\tBEHIND")
+	var sentences []string
+	for _, v := range st.Volumes {
+		writeVolume(table, v)
+		sentences = append(sentences, volumeSentences(v)...)
+	}
+	if err := table.Flush(); err != nil {
+		return err
+	}
+	if len(sentences) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintf(w, "\n%s\n", strings.Join(sentences, "\n"))
+	return err
+}
+
+func writeVolume(w io.Writer, v node.VolumeStatus) {
+	if v.Status == nil {
+		fmt.Fprintf(w, "%s\t-\t-\tnot open\t-\t-\t-\t-\t-\t-\t-\n", v.Name)
+		return
+	}
+	head := fmt.Sprintf("%s\t%s\t%s\t%s\t%d", v.Name, humanize.IBytes(uint64(v.Size)), v.Role, v.Disk, v.Sessions)
+	if len(v.Peers) == 0 {
+		fmt.Fprintf(w, "%s\t-\t-\t-\t-\t-\t-\n", head)
+	}
+	for _, p := range v.Peers {
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", head, p.Node, p.Connection, p.Replication, orUnknown(p.Role), orUnknown(p.Disk), behind(v.Status, p))
+		head = "\t\t\t\t"
+	}
+}
+
+func orUnknown[T fmt.Stringer](v *T) string {
+	if v == nil {
+		return "?"
+	}
+	return (*v).String()
+}
+
+// behind says what a peer lacks, as far as this node knows: blocks by bitmap,
+// or writes. Only a Primary knows.
+func behind(v *mirror.Status, p mirror.PeerStatus) string {
+	switch {
+	case p.OutOfSync > 0:
+		return humanize.IBytes(uint64(p.OutOfSync))
+	case v.Role != mirror.Primary:
+		return "-"
+	case p.Connection != mirror.Connected:
+		return "?"
+	case p.Received < v.End:
+		return humanize.Comma(int64(v.End-p.Received)) + " writes"
+	}
+	return "0"
+}
+
+// volumeSentences are a volume's troubles and progress, each a line.
+func volumeSentences(v node.VolumeStatus) []string {
+	if v.Status == nil {
+		return []string{v.Problem}
+	}
+	var out []string
+	add := func(format string, a ...any) { out = append(out, v.Name+fmt.Sprintf(format, a...)) }
+	if v.Failure != "" {
+		add(": failed: %s", v.Failure)
+	}
+	if v.Role == mirror.Primary && !v.Serving {
+		add(": Primary, but it does not serve its clients yet")
+	}
+	if v.Waiting != "" {
+		add(": %s", v.Waiting)
+	}
+	for _, p := range v.Peers {
+		if p.Progress != nil {
+			add("/%s: %s", p.Node, progress(p.Replication, p.Progress))
+		}
+		if s := p.SplitBrain; s != nil {
+			add("/%s: split-brain since write %d: %d writes only here, %d only there: %s", p.Node, s.Common, s.Ours, s.Theirs, s.Reason)
+		}
+		if p.Problem != "" {
+			add("/%s: %s", p.Node, p.Problem)
+		}
+	}
+	return out
+}
+
+func progress(what mirror.ReplState, p *mirror.Progress) string {
+	percent := 100.0
+	if p.Total > 0 {
+		percent = 100 * float64(p.Done) / float64(p.Total)
+	}
+	left := "time left unknown"
+	if p.Left >= 0 {
+		left = p.Left.Round(time.Second).String() + " left"
+	}
+	return fmt.Sprintf("%s %.0f%%, %s of %s, %s/s, %s", what, percent,
+		humanize.IBytes(uint64(p.Done)), humanize.IBytes(uint64(p.Total)), humanize.IBytes(uint64(p.Speed)), left)
+}

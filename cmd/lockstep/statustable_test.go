@@ -1,0 +1,52 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/lockstep-storage/lockstep/mirror"
+	"github.com/lockstep-storage/lockstep/node"
+)
+
+func TestStatusTable(t *testing.T) {
+	secondary, primary, upToDate, outdated := mirror.Secondary, mirror.Primary, mirror.UpToDate, mirror.Outdated
+	st := startDaemon(t).status
+	st.Volumes = []node.VolumeStatus{
+		{Name: "alone", Status: &mirror.Status{Node: "alpha", Size: 10 << 30, Role: mirror.Primary, Serving: true, Disk: mirror.UpToDate, Sessions: 2}},
+		{Name: "broken", Problem: `volume "broken" is not open: the superblock is unreadable`},
+		{Name: "data", Status: &mirror.Status{
+			Node: "alpha", Size: 1 << 30, Role: mirror.Primary, Disk: mirror.UpToDate, End: 12345, Waiting: "waits for beta",
+			Peers: []mirror.PeerStatus{
+				{Node: "beta", Connection: mirror.Connected, Replication: mirror.CatchUp, Role: &secondary, Disk: &outdated, Received: 45,
+					Progress: &mirror.Progress{Done: 30 << 20, Total: 120 << 20, Speed: 10 << 20, Left: 9 * time.Second}},
+				{Node: "gamma", Connection: mirror.Connecting, OutOfSync: 5 << 20, Problem: "cannot connect: connection refused"},
+				{Node: "delta", Connection: mirror.StandAlone, Role: &primary, Disk: &upToDate,
+					SplitBrain: &mirror.SplitBrainStatus{Common: 100, Ours: 7, Theirs: 3, Reason: "both were written alone"}},
+			},
+		}},
+		{Name: "second", Status: &mirror.Status{Node: "alpha", Size: 4096, Disk: mirror.Consistent, Failure: "fsync: input/output error",
+			Peers: []mirror.PeerStatus{{Node: "beta", Connection: mirror.Connected, Replication: mirror.SyncTarget,
+				Progress: &mirror.Progress{Total: 4096, Left: -1}}}}},
+	}
+	var b strings.Builder
+	if err := writeStatus(&b, st); err != nil {
+		t.Fatal(err)
+	}
+	b.WriteString("\n--- no volumes\n")
+	st.Volumes = nil
+	if err := writeStatus(&b, st); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "status.txt", b.String())
+}
+
+func TestStatusJSON(t *testing.T) {
+	d := startDaemon(t)
+	status, out, _ := lockstep("status", "--json", "data", "--socket", d.socket)
+	for _, want := range []string{`"node": "alpha"`, `"volumes": [`, `"role": "Secondary"`, `"disk": "UpToDate"`, `"size": 1073741824`} {
+		if status != exitOK || !strings.Contains(out, want) {
+			t.Errorf("status %d, lacks %s:\n%s", status, want, out)
+		}
+	}
+}

@@ -1,0 +1,64 @@
+package node
+
+import (
+	"time"
+
+	"github.com/lockstep-storage/lockstep/mirror"
+)
+
+// Version is the answer to GET /v1/version.
+type Version struct {
+	Version string `json:"version"`
+	Go      string `json:"go"`
+	API     int    `json:"api"` // 1
+	Node    string `json:"node"`
+}
+
+// Status is the answer to GET /v1/status.
+type Status struct {
+	Node    string         `json:"node"`
+	Version string         `json:"version"`
+	DataDir string         `json:"dataDir"`
+	Started time.Time      `json:"started"`
+	NBD     []Address      `json:"nbd"`  // as bound
+	Peer    Address        `json:"peer"` // as bound
+	Volumes []VolumeStatus `json:"volumes"`
+}
+
+// VolumeStatus is one volume of a node.
+type VolumeStatus struct {
+	Name string `json:"name"`
+	// Problem is a sentence that says why the volume is not open and what to
+	// do. The fields of mirror.Status are then absent.
+	Problem string `json:"problem,omitempty"`
+	*mirror.Status
+}
+
+// CreateRequest is the body of POST /v1/volumes. What is left out, except Name
+// and Size, is the configuration's or the default.
+type CreateRequest struct {
+	Name          string          `json:"name"`
+	Size          int64           `json:"size"`                  // bytes, a multiple of 4096
+	JournalSize   int64           `json:"journalSize,omitempty"` // bytes, at least 64 MiB
+	Protocol      mirror.Protocol `json:"protocol,omitempty"`
+	NoWriteCache  bool            `json:"noWriteCache,omitempty"`
+	Peers         []Peer          `json:"peers,omitempty"`
+	PendingLimit  int64           `json:"pendingLimit,omitempty"` // bytes
+	PeerTimeout   Duration        `json:"peerTimeout,omitzero"`
+	SyncInterval  Duration        `json:"syncInterval,omitzero"`
+	RetryInterval Duration        `json:"retryInterval,omitzero"`
+	ResyncRate    int64           `json:"resyncRate,omitempty"` // bytes per second
+	Store         string          `json:"store,omitempty"`      // absolute path
+	// Wipe lets Store be a block device that exists; all on it is erased.
+	Wipe bool `json:"wipe,omitempty"`
+}
+
+// PromoteRequest is the body of POST /v1/volumes/{name}/promote.
+type PromoteRequest struct {
+	Force bool `json:"force"`
+}
+
+// PeerRequest is the body of POST /v1/volumes/{name}/connect and /disconnect.
+type PeerRequest struct {
+	Peer string `json:"peer,omitempty"` // "" is every peer of the volume
+}

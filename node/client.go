@@ -1,0 +1,133 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+)
+
+// maxAnswer is the most that a Client reads of one answer, in bytes.
+const maxAnswer = 16 << 20
+
+// Client speaks the admin API of the daemon that listens on a socket. Its
+// methods may be called concurrently. Their errors are an *Error when the
+// daemon said no, and otherwise a sentence about reaching it.
+type Client struct {
+	socket string
+	http   http.Client
+}
+
+// NewClient gives a client for the daemon that listens on socket. It does not
+// connect yet.
+func NewClient(socket string) *Client {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var d net.Dialer
+		return d.DialContext(ctx, "unix", socket)
+	}
+	return &Client{socket: socket, http: http.Client{Transport: &http.Transport{DialContext: dial}}}
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Version asks what the daemon is.
+func (c *Client) Version(ctx context.Context) (Version, error) {
+	return call[Version](ctx, c, http.MethodGet, "/v1/version", nil)
+}
+
+// Status asks for the state of the daemon and of all its volumes.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return call[Status](ctx, c, http.MethodGet, "/v1/status", nil)
+}
+
+// Volume asks for the state of one volume.
+func (c *Client) Volume(ctx context.Context, name string) (VolumeStatus, error) {
+	return call[VolumeStatus](ctx, c, http.MethodGet, volumePath(name, ""), nil)
+}
+
+// Create makes a new replica.
+func (c *Client) Create(ctx context.Context, r CreateRequest) (VolumeStatus, error) {
+	return call[VolumeStatus](ctx, c, http.MethodPost, "/v1/volumes", r)
+}
+
+// Delete removes the node's replica of a volume, and its data.
+func (c *Client) Delete(ctx context.Context, name string) error {
+	_, err := call[struct{}](ctx, c, http.MethodDelete, volumePath(name, ""), nil)
+	return err
+}
+
+// Promote makes the node the volume's Primary.
+func (c *Client) Promote(ctx context.Context, name string, r PromoteRequest) (VolumeStatus, error) {
+	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/promote"), r)
+}
+
+// Demote makes the node a Secondary of the volume.
+func (c *Client) Demote(ctx context.Context, name string) (VolumeStatus, error) {
+	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/demote"), nil)
+}
+
+// Connect lets the volume seek its peer, or all of them.
+func (c *Client) Connect(ctx context.Context, name string, r PeerRequest) (VolumeStatus, error) {
+	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/connect"), r)
+}
+
+// Disconnect parts the volume from its peer, or from all of them.
+func (c *Client) Disconnect(ctx context.Context, name string, r PeerRequest) (VolumeStatus, error) {
+	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/disconnect"), r)
+}
+
+func volumePath(name, action string) string { return "/v1/volumes/" + url.PathEscape(name) + action }
+
+func call[A any](ctx context.Context, c *Client, method, path string, body any) (answer A, err error) {
+	var text []byte
+	if body != nil {
+		if text, err = json.Marshal(body); err != nil {
+			return answer, err
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://lockstep"+path, bytes.NewReader(text))
+	if err != nil {
+		return answer, err
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return answer, c.unreachable(err)
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return answer, fmt.Errorf("the daemon at %s broke off its answer: %w", c.socket, err)
+	}
+	if resp.StatusCode >= 300 {
+		var e Error
+		if json.Unmarshal(got, &e) != nil || e.Text == "" {
+			return answer, fmt.Errorf("the daemon at %s answered %s", c.socket, resp.Status)
+		}
+		return answer, &e
+	}
+	if err := json.Unmarshal(got, &answer); err != nil {
+		return answer, fmt.Errorf("the daemon at %s gave an answer that this program can't read (is it of another version?): %w", c.socket, err)
+	}
+	return answer, nil
+}
+
+func (c *Client) unreachable(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("no daemon answers at %s: start one with `lockstep serve`, or name its socket with --socket or LOCKSTEP_SOCKET", c.socket)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("this user may not use the daemon's socket %s: run as the daemon's user, or as root", c.socket)
+	}
+	if ue, ok := errors.AsType[*url.Error](err); ok {
+		err = ue.Err
+	}
+	return fmt.Errorf("the daemon at %s can't be reached: %w", c.socket, err)
+}

@@ -1,0 +1,66 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/lockstep-storage/lockstep/mirror"
+)
+
+// A Code is an admin error's kind, for programs.
+type Code string
+
+const (
+	CodeBadRequest Code = "bad-request"      // 400: the request itself is wrong
+	CodeNotFound   Code = "not-found"        // 404: no such volume, peer or path
+	CodeTooLarge   Code = "too-large"        // 413
+	CodeExists     Code = "exists"           // 409: the volume is there already
+	CodeBusy       Code = "busy"             // 409: another change is under way
+	CodeRefused    Code = "refused"          // 409: not in this state
+	CodeUnsafe     Code = "unsafe-promotion" // 409: Unknown says why; force overrides
+	CodeStopping   Code = "stopping"         // 503: the daemon is shutting down
+	CodeFailed     Code = "failed"           // 500: it was tried and went wrong
+)
+
+var httpStatus = map[Code]int{
+	CodeBadRequest: http.StatusBadRequest,
+	CodeNotFound:   http.StatusNotFound,
+	CodeTooLarge:   http.StatusRequestEntityTooLarge,
+	CodeExists:     http.StatusConflict,
+	CodeBusy:       http.StatusConflict,
+	CodeRefused:    http.StatusConflict,
+	CodeUnsafe:     http.StatusConflict,
+	CodeStopping:   http.StatusServiceUnavailable,
+	CodeFailed:     http.StatusInternalServerError,
+}
+
+// Error is what the admin API answers a request that it does not grant: the
+// JSON object {"error": sentence, "code": code}.
+type Error struct {
+	Text string `json:"error"`
+	Code Code   `json:"code"`
+	// Unknown lists, for CodeUnsafe, what is not known that a safe promotion
+	// needs to know.
+	Unknown []string `json:"unknown,omitempty"`
+}
+
+func (e *Error) Error() string { return e.Text }
+
+func refuse(code Code, format string, a ...any) *Error {
+	return &Error{Text: fmt.Sprintf(format, a...), Code: code}
+}
+
+// asError finds the Error in err, or makes one of it.
+func asError(err error) *Error {
+	if e, ok := errors.AsType[*Error](err); ok {
+		return e
+	}
+	if u, ok := errors.AsType[*mirror.UnsafePromotionError](err); ok {
+		if u.Hopeless {
+			return refuse(CodeRefused, "%v", err)
+		}
+		return &Error{Text: err.Error(), Code: CodeUnsafe, Unknown: u.Unknown}
+	}
+	return refuse(CodeFailed, "%v", err)
+}

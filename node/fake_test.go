@@ -1,0 +1,201 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/disk"
+	"github.com/lockstep-storage/lockstep/mirror"
+)
+
+// fakeVolume is a volume without a replica.
+type fakeVolume struct {
+	o mirror.Options
+
+	mu       sync.Mutex
+	st       mirror.Status
+	promote  error // what Promote without force answers
+	closeErr error
+	closed   bool
+	calls    []string
+	accepted chan mirror.Preamble
+	// enter, when not nil, makes Demote wait.
+	enter, leave chan struct{}
+}
+
+func (v *fakeVolume) note(format string, a ...any) {
+	v.calls = append(v.calls, fmt.Sprintf(format, a...))
+}
+
+func (v *fakeVolume) Info() block.Info { return block.Info{Size: v.st.Size, SectorSize: 512} }
+
+func (v *fakeVolume) Attach(context.Context, func(error)) (block.Session, error) {
+	return nil, block.ErrNotServing
+}
+
+func (v *fakeVolume) Close(context.Context) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.closed {
+		return errors.New("closed twice")
+	}
+	v.closed = true
+	return errors.Join(v.closeErr, v.o.Store.Close())
+}
+
+func (v *fakeVolume) Promote(_ context.Context, o mirror.PromoteOptions) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.promote != nil && !o.Force {
+		return v.promote
+	}
+	v.st.Role = mirror.Primary
+	return nil
+}
+
+func (v *fakeVolume) Demote(ctx context.Context) error {
+	if v.enter != nil {
+		v.enter <- struct{}{}
+		select {
+		case <-v.leave:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.st.Role = mirror.Secondary
+	return nil
+}
+
+func (v *fakeVolume) Connect(peer string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.note("connect %q", peer)
+	return nil
+}
+
+func (v *fakeVolume) Disconnect(peer string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.note("disconnect %q", peer)
+	return nil
+}
+
+func (v *fakeVolume) Status() mirror.Status {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.st
+}
+
+func (v *fakeVolume) Accept(conn net.Conn, pre mirror.Preamble, _ uint16) {
+	conn.Close()
+	v.accepted <- pre
+}
+
+// fakes is an engine of fakeVolumes. Its superblock is a file whose text is
+// "good".
+type fakes struct {
+	createErr error
+
+	mu   sync.Mutex
+	open map[string]*fakeVolume
+}
+
+func (f *fakes) engine() engine {
+	f.open = map[string]*fakeVolume{}
+	return engine{create: f.create, open: f.openVolume}
+}
+
+func (f *fakes) create(fs disk.FS, o mirror.CreateOptions) error {
+	if f.createErr != nil {
+		return f.createErr
+	}
+	file, err := fs.Create("superblock")
+	if err != nil {
+		return err
+	}
+	_, err = file.WriteAt([]byte("good"), 0)
+	return errors.Join(err, file.Close())
+}
+
+func (f *fakes) openVolume(o mirror.Options) (volume, error) {
+	file, err := o.FS.Open("superblock")
+	if err != nil {
+		return nil, errors.Join(err, o.Store.Close())
+	}
+	text, err := io.ReadAll(io.NewSectionReader(file, 0, 100))
+	if err := errors.Join(err, file.Close()); err != nil {
+		return nil, err
+	}
+	if string(text) != "good" {
+		return nil, errors.Join(fmt.Errorf("the superblock in %s is unreadable: both slots have a wrong CRC", o.FS), o.Store.Close())
+	}
+	v := &fakeVolume{o: o, accepted: make(chan mirror.Preamble, 10)}
+	v.st = mirror.Status{Volume: o.Volume, Node: o.Node, Size: o.Store.Size(), Disk: mirror.Consistent}
+	for _, p := range o.Peers {
+		v.st.Peers = append(v.st.Peers, mirror.PeerStatus{Node: p, Connection: mirror.Connecting})
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.open[o.Volume] = v
+	return v, nil
+}
+
+// testConfig is a configuration that is nobody else's: its own directory (its
+// path short enough for a socket) and free ports.
+func testConfig(t testing.TB) Config {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "lockstep-node-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	c := DefaultConfig()
+	c.Node, c.DataDir, c.Admin = "alpha", dir, adminSocket(dir)
+	c.NBD.Listen = []Address{{"tcp", "127.0.0.1:0"}}
+	c.Peer.Listen = Address{"tcp", "127.0.0.1:0"}
+	c.Nodes = map[string]string{"beta": "127.0.0.1:1"}
+	return c
+}
+
+// startFakes starts a daemon on fakes, which ends with the test.
+func startFakes(t testing.TB, c Config) (*Node, *fakes, *Client) {
+	t.Helper()
+	f := &fakes{}
+	n, err := start(Options{Config: c, Version: "test"}, f.engine())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stopNode(t, n) })
+	cl := NewClient(c.Admin)
+	t.Cleanup(cl.Close)
+	return n, f, cl
+}
+
+func stopNode(t testing.TB, n *Node) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	if err := n.Stop(ctx); err != nil {
+		t.Errorf("stop: %v", err)
+	}
+}
+
+// made creates a small volume.
+func made(t testing.TB, cl *Client, name string, peers ...Peer) VolumeStatus {
+	t.Helper()
+	st, err := cl.Create(t.Context(), CreateRequest{Name: name, Size: 1 << 20, Peers: peers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st
+}

@@ -1,0 +1,98 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/lockstep-storage/lockstep/disk"
+	"github.com/lockstep-storage/lockstep/mirror"
+	"github.com/lockstep-storage/lockstep/store"
+	"github.com/lockstep-storage/lockstep/target"
+)
+
+// openAll opens the volumes side by side: one that replays a long journal does
+// not hold the others up. It returns when all are open or have failed.
+func (n *Node) openAll(names []string) {
+	var wg sync.WaitGroup
+	for _, name := range names {
+		wg.Go(func() { n.open(name) })
+	}
+	wg.Wait()
+	for name := range n.cfg.Volumes {
+		if n.volumes.get(name) == nil {
+			n.problem(name, fmt.Errorf("the config file names it, but this node has no replica of it: make one with `lockstep create %s --size SIZE`", name))
+		}
+	}
+}
+
+// open opens a volume and exports it. What can't be opened is left as it is,
+// and stands in the table with the reason.
+func (n *Node) open(name string) *hosted {
+	v, err := n.openVolume(name)
+	if err != nil {
+		return n.problem(name, fmt.Errorf("%w. Nothing on disk was overwritten. Mend it and restart the daemon; or, if another node holds the data, "+
+			"remove this replica with `lockstep delete %s` and create it anew", err, name))
+	}
+	h := &hosted{name: name, volume: v}
+	n.volumes.put(h)
+	if err := n.exports.Add(target.Export{Name: name, Device: v, Listed: func() bool { return v.Status().Serving }}); err != nil {
+		n.log.Error("volume can't be exported", "volume", name, "error", err)
+	}
+	st := v.Status()
+	n.log.Info("volume opened", "volume", name, "role", st.Role.String(), "disk", st.Disk.String(), "bytes", st.Size)
+	return h
+}
+
+func (n *Node) problem(name string, err error) *hosted {
+	h := &hosted{name: name, problem: fmt.Sprintf("volume %q is not open: %v", name, err)}
+	n.log.Error("volume is not open", "volume", name, "error", err)
+	n.volumes.put(h)
+	return h
+}
+
+func (n *Node) openVolume(name string) (volume, error) {
+	dir := n.dir.volume(name)
+	stored, err := readSettings(dir)
+	if err != nil {
+		return nil, err
+	}
+	s := n.effective(name, stored)
+	fsys, err := disk.OS(dir)
+	if err != nil {
+		return nil, err
+	}
+	f, err := store.OpenFile(storePath(dir, s), store.FileOptions{})
+	if err != nil {
+		return nil, err
+	}
+	return n.engine.open(mirror.Options{
+		Node: n.cfg.Node, Volume: name, FS: fsys, Store: f,
+		Peers: s.names(), Dialer: newDialer(s.Peers), Logger: n.log,
+		PendingLimit: s.PendingLimit, PeerTimeout: time.Duration(s.PeerTimeout), SyncInterval: time.Duration(s.SyncInterval),
+		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate,
+	})
+}
+
+// dialer reaches a volume's peers at their configured addresses.
+type dialer struct{ addresses map[string]string }
+
+func newDialer(peers []Peer) dialer {
+	d := dialer{map[string]string{}}
+	for _, p := range peers {
+		d.addresses[p.Name] = p.Address
+	}
+	return d
+}
+
+// Dial implements mirror.Dialer.
+func (d dialer) Dial(ctx context.Context, node string) (net.Conn, error) {
+	addr := d.addresses[node]
+	if addr == "" {
+		return nil, fmt.Errorf("the address of node %q is unknown: add it to nodes in the config file", node)
+	}
+	var nd net.Dialer
+	return nd.DialContext(ctx, "tcp", addr)
+}

@@ -1,0 +1,101 @@
+package node
+
+import (
+	"context"
+	"net"
+	"sync"
+
+	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/disk"
+	"github.com/lockstep-storage/lockstep/mirror"
+)
+
+// volume is what the daemon needs of a *mirror.Volume.
+type volume interface {
+	block.Device
+	Close(ctx context.Context) error
+	Promote(ctx context.Context, o mirror.PromoteOptions) error
+	Demote(ctx context.Context) error
+	Connect(peer string) error // "" is all of them
+	Disconnect(peer string) error
+	Status() mirror.Status
+	Accept(conn net.Conn, pre mirror.Preamble, version uint16)
+}
+
+var _ volume = (*mirror.Volume)(nil)
+
+// engine makes and opens replicas; tests put fakes in its place.
+type engine struct {
+	create func(fs disk.FS, o mirror.CreateOptions) error
+	open   func(o mirror.Options) (volume, error)
+}
+
+var mirrorEngine = engine{
+	create: mirror.Create,
+	open: func(o mirror.Options) (volume, error) {
+		v, err := mirror.Open(o)
+		if err != nil {
+			return nil, err // a nil *Volume would make a volume that is not nil
+		}
+		return v, nil
+	},
+}
+
+// hosted is one volume of this node, open or not.
+type hosted struct {
+	name string
+	// change is held while the volume is promoted, demoted or deleted.
+	change sync.Mutex
+
+	volume  volume // nil while the volume is not open
+	problem string // why, and what to do
+}
+
+func (h *hosted) status() VolumeStatus {
+	s := VolumeStatus{Name: h.name, Problem: h.problem}
+	if h.volume != nil {
+		st := h.volume.Status()
+		s.Status = &st
+	}
+	return s
+}
+
+// table holds a node's volumes by name. An entry does not change once it is in
+// the table, it is replaced.
+type table struct {
+	mu     sync.Mutex
+	byName map[string]*hosted
+}
+
+func (t *table) put(h *hosted) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.byName == nil {
+		t.byName = map[string]*hosted{}
+	}
+	t.byName[h.name] = h
+}
+
+func (t *table) remove(name string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.byName, name)
+}
+
+// get gives nil when there is no such volume.
+func (t *table) get(name string) *hosted {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.byName[name]
+}
+
+// list is sorted by name.
+func (t *table) list() []*hosted {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	all := make([]*hosted, 0, len(t.byName))
+	for _, name := range keysOf(t.byName) {
+		all = append(all, t.byName[name])
+	}
+	return all
+}
