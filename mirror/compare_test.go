@@ -156,6 +156,9 @@ func TestCompareInconsistent(t *testing.T) {
 			if c.Verdict != row.want || c.NeedsResync != (row.want == PeerBehind) {
 				t.Errorf("%v, needs resync %v: %s", c.Verdict, c.NeedsResync, c.Reason)
 			}
+			if c.Theirs.Class == Tentative {
+				t.Error("what lies below a resync base is in the store and cannot be taken back")
+			}
 			if err := mirrored(c, d); err != nil {
 				t.Error(err)
 			}

@@ -353,6 +353,9 @@ func TestRecordsDamage(t *testing.T) {
 		if !errors.Is(err, ErrFrame) {
 			t.Errorf("%s: %v", row.name, err)
 		}
+		if row.count == 2 && row.body == len(frame) && !strings.Contains(err.Error(), "behind its last record") {
+			t.Errorf("%s: what is left was taken for a frame: %v", row.name, err)
+		}
 	}
 	r := reader(frame)
 	if _, _, err := readRecords(r, 0); err != nil {
