@@ -112,8 +112,8 @@ func (f *osFile) call(name string, do func(fd int) error) error {
 			}
 		}
 	})
-	if cerr != nil { // closed
-		return cerr
+	if cerr != nil {
+		err = fs.ErrClosed
 	}
 	if err != nil {
 		return &fs.PathError{Op: name, Path: f.Name(), Err: err}
