@@ -148,7 +148,7 @@ func TestMissingStore(t *testing.T) {
 	}
 	_, _, cl = startFakes(t, c)
 	v, err := cl.Volume(t.Context(), "data")
-	if err != nil || !strings.Contains(v.Problem, "the backing store "+c.DataDir+"/volumes/data/data does not exist") {
+	if err != nil || !strings.Contains(v.Problem, "its store "+c.DataDir+"/volumes/data/data is missing") {
 		t.Errorf("%+v, %v", v, err)
 	}
 	if err := cl.Delete(t.Context(), "data"); err != nil {

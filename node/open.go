@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"sync"
 	"time"
@@ -64,7 +66,11 @@ func (n *Node) openVolume(name string) (volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := store.OpenFile(storePath(dir, s), store.FileOptions{})
+	path := storePath(dir, s)
+	f, err := store.OpenFile(path, store.FileOptions{})
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("its store %s is missing (is its disk mounted?)", path)
+	}
 	if err != nil {
 		return nil, err
 	}

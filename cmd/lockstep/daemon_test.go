@@ -60,8 +60,10 @@ type fakeDaemon struct {
 	mu     sync.Mutex
 	asked  []string
 	refuse *node.Error
-	status node.Status
-	volume node.VolumeStatus
+	// refusals is how often it refuses; 0 is always.
+	refusals int
+	status   node.Status
+	volume   node.VolumeStatus
 }
 
 func startDaemon(t *testing.T) *fakeDaemon {
@@ -96,6 +98,9 @@ func (d *fakeDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case d.refuse != nil:
 		w.WriteHeader(http.StatusConflict)
 		answer = d.refuse
+		if d.refusals--; d.refusals == 0 {
+			d.refuse = nil
+		}
 	case r.URL.Path == "/v1/status":
 		answer = d.status
 	}

@@ -62,13 +62,23 @@ func TestNoDaemon(t *testing.T) {
 func TestUnsafePromotionShowsTheWayOn(t *testing.T) {
 	d := startDaemon(t)
 	d.refuse = &node.Error{Text: "no", Code: node.CodeUnsafe, Unknown: []string{`node "beta" is not connected: it may have gone on alone`}}
-	status, out, errOut := lockstep("promote", "data", "--socket", d.socket)
+	status, out, errOut := lockstep("promote", "data", "--wait", "0s", "--socket", d.socket)
 	want := `lockstep: volume "data" was not promoted, because it is not known to be safe:
   - node "beta" is not connected: it may have gone on alone
 If no other node serves it, and losing what only they hold is acceptable, type:
   lockstep promote data --force --socket ` + d.socket + "\n"
 	if status != exitFailure || out != "" || errOut != want {
 		t.Errorf("status %d, got\n%swant\n%s", status, errOut, want)
+	}
+}
+
+// TestPromotionWaitsForPeers: it is asked for again while it is not safe.
+func TestPromotionWaitsForPeers(t *testing.T) {
+	d := startDaemon(t)
+	d.refuse, d.refusals = &node.Error{Text: "no", Code: node.CodeUnsafe}, 2
+	status, out, errOut := lockstep("promote", "data", "--wait", "1h", "--socket", d.socket)
+	if status != exitOK || strings.Count(d.take(), "promote") != 3 {
+		t.Error(status, out, errOut)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/lockstep-storage/lockstep/node"
 	"github.com/urfave/cli/v2"
@@ -13,24 +14,40 @@ func promoteCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "promote",
 		Usage:     "make this node the volume's Primary, which serves it",
-		UsageText: "lockstep promote VOLUME [--force]",
+		UsageText: "lockstep promote VOLUME [--force] [--wait TIME]",
 		Description: "Refused while it is not known to be safe: a node that can't be reached may be\n" +
 			"Primary, or hold writes that this one lacks. --force goes ahead all the same; if\n" +
-			"the other has acknowledged writes, that is a split-brain, reported on both sides.\n\n" +
+			"the other has acknowledged writes, that is a split-brain, reported on both sides.\n" +
+			"Without --force it asks again for a while, for a node that was just started or\n" +
+			"whose volume was just made takes a moment to connect.\n\n" +
 			"EXAMPLES:\n" +
 			"  lockstep promote data\n" +
 			"  lockstep promote data --force",
-		Flags:  asking(&cli.BoolFlag{Name: "force", Usage: "promote although it is not known to be safe", DisableDefaultText: true}, jsonFlag()),
+		Flags: asking(
+			&cli.BoolFlag{Name: "force", Usage: "promote although it is not known to be safe", DisableDefaultText: true},
+			&cli.DurationFlag{Name: "wait", Usage: "ask again for this `TIME` before it counts as refused", Value: 2 * time.Second},
+			jsonFlag()),
 		Action: arguments([]string{"VOLUME"}, promote),
 	}
 }
 
 func promote(c *cli.Context, args []string) error {
-	st, err := client(c).Promote(c.Context, args[0], node.PromoteRequest{Force: c.Bool("force")})
-	if refused, ok := errors.AsType[*node.Error](err); ok && refused.Code == node.CodeUnsafe {
-		return unsafePromotion(c, args[0], refused)
+	daemon := client(c)
+	giveUp := time.After(c.Duration("wait"))
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		st, err := daemon.Promote(c.Context, args[0], node.PromoteRequest{Force: c.Bool("force")})
+		refused, ok := errors.AsType[*node.Error](err)
+		if !ok || refused.Code != node.CodeUnsafe {
+			return printChanged(c, st, err)
+		}
+		select {
+		case <-giveUp:
+			return unsafePromotion(c, args[0], refused)
+		case <-tick.C:
+		}
 	}
-	return printChanged(c, st, err)
 }
 
 // unsafePromotion says what is unknown, and how to go ahead all the same.
