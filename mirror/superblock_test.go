@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,8 +13,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/lockstep-storage/lockstep/disk"
+	"github.com/lockstep-storage/lockstep/disk/fakedisk"
 	"github.com/lockstep-storage/lockstep/journal"
 )
+
+var errPower = errors.New("the power is gone")
 
 // sampleSuperblock has every field set.
 func sampleSuperblock() Superblock {
@@ -27,14 +32,14 @@ func sampleSuperblock() Superblock {
 	}
 }
 
-func mustCreate(t *testing.T, dir *memFS, sb Superblock) {
+func mustCreate(t *testing.T, dir *fakedisk.FS, sb Superblock) {
 	t.Helper()
 	if err := CreateSuperblock(dir, sb); err != nil {
 		t.Fatal(err)
 	}
 }
 
-func mustOpen(t *testing.T, dir *memFS) (*SuperblockFile, Superblock) {
+func mustOpen(t *testing.T, dir *fakedisk.FS) (*SuperblockFile, Superblock) {
 	t.Helper()
 	f, sb, err := OpenSuperblock(dir)
 	if err != nil {
@@ -51,7 +56,7 @@ func TestSuperblockKeepsEverything(t *testing.T) {
 			t.Errorf("the sample leaves %s zero", name)
 		}
 	}
-	dir := newMemFS()
+	dir := fakedisk.New(1)
 	mustCreate(t, dir, sample)
 	f, got := mustOpen(t, dir)
 	sample.Seq = 2
@@ -79,7 +84,7 @@ func TestSuperblockCommitsFirst(t *testing.T) {
 	rng := seeded(t)
 	sample := sampleSuperblock()
 	// run works on dir until the power fails and says what was committed.
-	run := func(dir *memFS) (created bool, loss uint64) {
+	run := func(dir *fakedisk.FS) (created bool, loss uint64) {
 		sb := sample
 		sb.LossCounter = 0
 		if CreateSuperblock(dir, sb) != nil {
@@ -96,14 +101,21 @@ func TestSuperblockCommitsFirst(t *testing.T) {
 		}
 		return true, sb.LossCounter - 1
 	}
-	clean := newMemFS()
+	clean := fakedisk.New(1)
 	run(clean)
-	for failAt := 1; failAt <= clean.ops; failAt++ {
+	for failAt := range clean.Count(fakedisk.AnyChange) {
 		for try := range 40 {
-			dir := newMemFS()
-			dir.failAt = failAt
+			dir := fakedisk.New(rng.Uint64())
+			dir.FailFrom(fakedisk.AnyChange, failAt, errPower)
 			created, last := run(dir)
-			after := dir.afterPowerLoss(func() bool { return try == 0 || try > 1 && rng.IntN(2) == 0 })
+			keep := fakedisk.KeepSome(rng.Uint64())
+			switch try {
+			case 0:
+				keep = fakedisk.KeepAll
+			case 1:
+				keep = fakedisk.LoseAll
+			}
+			after := dir.CrashClone(keep)
 			_, got, err := OpenSuperblock(after)
 			switch {
 			case errors.Is(err, fs.ErrNotExist) && !created:
@@ -118,19 +130,18 @@ func TestSuperblockCommitsFirst(t *testing.T) {
 }
 
 func TestSuperblockCommitFailureIsFinal(t *testing.T) {
-	for _, op := range []string{"write", "sync"} {
-		t.Run(op, func(t *testing.T) {
-			dir := newMemFS()
+	for _, op := range []fakedisk.Op{fakedisk.OpWrite, fakedisk.OpDatasync} {
+		t.Run(string(op), func(t *testing.T) {
+			dir := fakedisk.New(1)
 			mustCreate(t, dir, sampleSuperblock())
 			f, sb := mustOpen(t, dir)
-			dir.failAt = dir.ops + map[string]int{"write": 1, "sync": 2}[op]
+			dir.Fail(op, 0, errPower)
 			if err := f.Commit(&sb); !errors.Is(err, errPower) || sb.Seq != 2 {
 				t.Fatalf("%v, sequence number %d", err, sb.Seq)
 			}
-			dir.failAt = 0
-			ops := dir.ops
-			if err := f.Commit(&sb); !errors.Is(err, errPower) || dir.ops != ops {
-				t.Errorf("a commit after a failed one: %v, %d operations", err, dir.ops-ops)
+			ops := dir.Count(fakedisk.AnyChange)
+			if err := f.Commit(&sb); !errors.Is(err, errPower) || dir.Count(fakedisk.AnyChange) != ops {
+				t.Errorf("a commit after a failed one: %v", err)
 			}
 		})
 	}
@@ -153,18 +164,18 @@ func TestSuperblockRefusesBeforeWriting(t *testing.T) {
 		"generation without": func(s *Superblock) { s.History = History{{First: 1}} },
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir := newMemFS()
+			dir := fakedisk.New(1)
 			good := sampleSuperblock()
 			bad := good
 			change(&bad)
-			if err := CreateSuperblock(newMemFS(), bad); err == nil {
+			if err := CreateSuperblock(fakedisk.New(1), bad); err == nil {
 				t.Error("created")
 			}
 			mustCreate(t, dir, good)
 			f, _ := mustOpen(t, dir)
-			ops := dir.ops
-			if err := f.Commit(&bad); err == nil || dir.ops != ops {
-				t.Errorf("committed with %d operations: %v", dir.ops-ops, err)
+			ops := dir.Count(fakedisk.AnyChange)
+			if err := f.Commit(&bad); err == nil || dir.Count(fakedisk.AnyChange) != ops {
+				t.Errorf("committed: %v", err)
 			}
 			if err := f.Commit(&good); err != nil {
 				t.Errorf("a refused superblock is not final: %v", err)
@@ -185,34 +196,70 @@ func TestSuperblockLargest(t *testing.T) {
 		}
 		sb.History[i].Set = set
 	}
-	dir := newMemFS()
+	dir := fakedisk.New(1)
 	mustCreate(t, dir, sb)
 	if _, got := mustOpen(t, dir); !reflect.DeepEqual(got.History, sb.History) {
 		t.Error("not what was written")
 	}
 }
 
-// TestSuperblockDamage: one slot may be torn, flipped, swapped, stale or gone
-// and the other is read; both, and it is an error that leaves the file as it is.
+// superblockBytes is the content of the file.
+func superblockBytes(t *testing.T, dir disk.FS) []byte {
+	t.Helper()
+	f, err := dir.Open(superblockName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size, err := f.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, size)
+	if _, err := f.ReadAt(b, 0); err != nil && err != io.EOF {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// withSuperblock is a directory whose superblock has this content.
+func withSuperblock(t *testing.T, b []byte) *fakedisk.FS {
+	t.Helper()
+	dir := fakedisk.New(1)
+	f, err := dir.Create(superblockName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// twoSlots is a superblock file with number 2 in slot 1 and 3 in slot 0, and the
+// length of a slot's content.
+func twoSlots(t *testing.T) (b []byte, length int) {
+	t.Helper()
+	dir := fakedisk.New(1)
+	mustCreate(t, dir, sampleSuperblock())
+	f, sb := mustOpen(t, dir)
+	if err := f.Commit(&sb); err != nil || sb.Seq != 3 {
+		t.Fatal(err, sb.Seq)
+	}
+	b = superblockBytes(t, dir)
+	return b, superblockHeader + int(le.Uint32(b[24:]))
+}
+
+func slotOf(b []byte, i int) []byte { return b[i*SuperblockSlotSize : (i+1)*SuperblockSlotSize] }
+
+// TestSuperblockDamage: one slot may be torn, flipped, a copy of the other or
+// gone and the other is read; both, and it is an error that leaves the file as
+// it is.
 func TestSuperblockDamage(t *testing.T) {
-	fresh := func() (*memFS, *memFile, uint64) {
-		dir := newMemFS()
-		mustCreate(t, dir, sampleSuperblock())
-		f, sb := mustOpen(t, dir)
-		if err := f.Commit(&sb); err != nil { // 3, in slot 0
-			t.Fatal(err)
-		}
-		return dir, dir.names[superblockName], sb.Seq
-	}
-	_, pristine, _ := fresh()
-	length := superblockHeader + int(le.Uint32(pristine.data[24:]))
-	slot := func(f *memFile, i int) []byte {
-		return f.data[i*SuperblockSlotSize : (i+1)*SuperblockSlotSize]
-	}
+	pristine, length := twoSlots(t)
 	rows := map[string]func(b []byte){
 		"zeroed": func(b []byte) { clear(b) },
-		"torn":   func(b []byte) { clear(b[sector/2 : length]) },
-		"stale copy of the other slot's number": func(b []byte) {
+		"torn":   func(b []byte) { clear(b[256:length]) },
+		"the other slot's number": func(b []byte) {
 			le.PutUint32(b[12:], 1-le.Uint32(b[12:]))
 			le.PutUint32(b[28:], slotCRC(b[:length]))
 		},
@@ -221,16 +268,19 @@ func TestSuperblockDamage(t *testing.T) {
 		rows[fmt.Sprintf("byte %d flipped", at)] = func(b []byte) { b[at] ^= 0x40 }
 	}
 	for name, damage := range rows {
+		both := bytes.Clone(pristine)
 		for i, want := range []uint64{2, 3} { // what is left without slot i
-			dir, f, newest := fresh()
-			damage(slot(f, i))
+			b := bytes.Clone(pristine)
+			damage(slotOf(b, i))
+			damage(slotOf(both, i))
+			dir := withSuperblock(t, b)
 			file, sb, err := OpenSuperblock(dir)
 			if err != nil || sb.Seq != want {
 				t.Fatalf("slot %d %s: %v, sequence number %d, want %d", i, name, err, sb.Seq, want)
 			}
-			// The journal noted the newest: only the loss of an older slot is harmless (14d).
-			if err := file.CheckNoted(newest); (err == nil) != (want == newest) || err != nil && !errors.Is(err, ErrSuperblock) {
-				t.Errorf("slot %d %s: noted %d: %v", i, name, newest, err)
+			// The journal noted 3: only the loss of the older slot is harmless (14d).
+			if err := file.CheckNoted(3); (err == nil) != (want == 3) || err != nil && !errors.Is(err, ErrSuperblock) {
+				t.Errorf("slot %d %s: %v", i, name, err)
 			}
 			if err := file.Commit(&sb); err != nil {
 				t.Fatal(err)
@@ -238,54 +288,54 @@ func TestSuperblockDamage(t *testing.T) {
 			if _, got := mustOpen(t, dir); got.Seq != want+1 {
 				t.Errorf("slot %d %s: a commit later it is %d", i, name, got.Seq)
 			}
-			damage(slot(f, 0))
-			damage(slot(f, 1))
-			before := bytes.Clone(f.data)
-			if _, _, err := OpenSuperblock(dir); !errors.Is(err, ErrSuperblock) || !strings.Contains(err.Error(), "nothing was overwritten") {
-				t.Errorf("both slots %s: %v", name, err)
-			}
-			if !bytes.Equal(before, f.data) {
-				t.Errorf("both slots %s: the file was changed", name)
-			}
+		}
+		dir := withSuperblock(t, both)
+		if _, _, err := OpenSuperblock(dir); !errors.Is(err, ErrSuperblock) || !strings.Contains(err.Error(), "nothing was overwritten") {
+			t.Errorf("both slots %s: %v", name, err)
+		}
+		if !bytes.Equal(both, superblockBytes(t, dir)) {
+			t.Errorf("both slots %s: the file was changed", name)
 		}
 	}
-	t.Run("swapped", func(t *testing.T) {
-		dir, f, _ := fresh()
-		f.data = append(bytes.Clone(slot(f, 1)), slot(f, 0)...)
-		if _, _, err := OpenSuperblock(dir); !errors.Is(err, ErrSuperblock) {
-			t.Error(err)
-		}
-	})
-	t.Run("cut short", func(t *testing.T) {
-		dir, f, _ := fresh()
-		f.data = f.data[:SuperblockSlotSize]
-		if _, sb := mustOpen(t, dir); sb.Seq != 3 {
-			t.Error(sb.Seq)
-		}
-		f.data = nil
-		if _, _, err := OpenSuperblock(dir); !errors.Is(err, ErrSuperblock) {
-			t.Error(err)
-		}
-	})
-	t.Run("same number twice", func(t *testing.T) {
-		dir, f, _ := fresh()
-		for i := range 2 {
-			le.PutUint64(slot(f, i)[16:], 9)
-			le.PutUint32(slot(f, i)[28:], slotCRC(slot(f, i)[:length]))
-		}
-		if _, _, err := OpenSuperblock(dir); !errors.Is(err, ErrSuperblock) {
-			t.Error(err)
-		}
-	})
-	t.Run("unknown version", func(t *testing.T) {
-		dir, f, _ := fresh()
-		b := slot(f, 1)
-		le.PutUint32(b[8:], 2)
-		le.PutUint32(b[28:], slotCRC(b[:length]))
-		if _, _, err := OpenSuperblock(dir); !errors.Is(err, ErrSuperblock) || !strings.Contains(err.Error(), "version 2") {
-			t.Error(err)
-		}
-	})
+}
+
+// TestSuperblockFileDamage: what can be wrong with the two slots together.
+func TestSuperblockFileDamage(t *testing.T) {
+	pristine, length := twoSlots(t)
+	seal := func(b []byte) { le.PutUint32(b[28:], slotCRC(b[:length])) }
+	for _, row := range []struct {
+		name   string
+		damage func(b []byte) []byte
+		want   uint64 // sequence number, 0: an error
+		says   string
+	}{
+		{"slots swapped", func(b []byte) []byte { return append(bytes.Clone(slotOf(b, 1)), slotOf(b, 0)...) }, 0, "copy of slot"},
+		{"cut to one slot", func(b []byte) []byte { return slotOf(b, 0) }, 3, ""},
+		{"empty", func([]byte) []byte { return nil }, 0, "both slots"},
+		{"same number twice", func(b []byte) []byte {
+			le.PutUint64(slotOf(b, 1)[16:], 3)
+			seal(slotOf(b, 1))
+			return b
+		}, 0, "both slots carry"},
+		{"unknown version beside a known one", func(b []byte) []byte {
+			le.PutUint32(slotOf(b, 1)[8:], 2)
+			seal(slotOf(b, 1))
+			return b
+		}, 0, "version 2"},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			_, sb, err := OpenSuperblock(withSuperblock(t, row.damage(bytes.Clone(pristine))))
+			if row.want == 0 {
+				if !errors.Is(err, ErrSuperblock) || !strings.Contains(err.Error(), row.says) {
+					t.Error(err)
+				}
+				return
+			}
+			if err != nil || sb.Seq != row.want {
+				t.Error(sb.Seq, err)
+			}
+		})
+	}
 }
 
 // TestSuperblockFields: one row per field of the body that can be out of range.
