@@ -99,10 +99,9 @@ func volumeSentences(v node.VolumeStatus) []string {
 		if p.Progress != nil {
 			add("/%s: %s", p.Node, progress(p.Replication, p.Progress))
 		}
-		if s := p.SplitBrain; s != nil {
-			add("/%s: split-brain since write %d: %d writes only here, %d only there: %s", p.Node, s.Common, s.Ours, s.Theirs, s.Reason)
-		}
-		if p.Problem != "" {
+		if p.SplitBrain != nil { // Problem says the same
+			add("/%s: %s", p.Node, p.SplitBrain.Reason)
+		} else if p.Problem != "" {
 			add("/%s: %s", p.Node, p.Problem)
 		}
 	}

@@ -22,7 +22,7 @@ func TestStatusTable(t *testing.T) {
 					Progress: &mirror.Progress{Done: 30 << 20, Total: 120 << 20, Speed: 10 << 20, Left: 9 * time.Second}},
 				{Node: "gamma", Connection: mirror.Connecting, OutOfSync: 5 << 20, Problem: "cannot connect: connection refused"},
 				{Node: "delta", Connection: mirror.StandAlone, Role: &primary, Disk: &upToDate,
-					SplitBrain: &mirror.SplitBrainStatus{Common: 100, Ours: 7, Theirs: 3, Reason: "both were written alone"}},
+					SplitBrain: &mirror.SplitBrainStatus{Common: 100, Ours: 7, Theirs: 3, Reason: "split-brain: after LSN 100 alpha wrote 7 records and delta wrote 3 records"}, Problem: "the same"},
 			},
 		}},
 		{Name: "second", Status: &mirror.Status{Node: "alpha", Size: 4096, Disk: mirror.Consistent, Failure: "fsync: input/output error",
