@@ -22,7 +22,7 @@ func footprint(n uint32) int64 {
 // admit gives the reader a request within the connection's and the server's
 // bounds, or waits until there is room: then nothing is read from the client
 // meanwhile. It hands the batch over before it waits, for the room may have to
-// come from there. It fails when the connection is hung up.
+// come from there. It fails when the connection is ending.
 //
 // The reply of an admitted request is corked until the reader's next push.
 func (c *conn) admit(ctx context.Context, h wire.Request, charge int64) (*request, error) {
@@ -34,18 +34,23 @@ func (c *conn) admit(ctx context.Context, h wire.Request, charge int64) (*reques
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for pushed := false; c.full(charge); pushed = true {
-		if !pushed {
-			c.mu.Unlock()
-			c.push()
-			c.mu.Lock()
+	for pushed := false; ; pushed = true {
+		// What lies in the buffers of a connection that ends is not begun: it
+		// may be ten thousand requests.
+		if err := c.ending(); err != nil {
+			c.srv.memory.Release(charge)
+			return nil, err
+		}
+		if !c.full(charge) {
+			break
+		}
+		if pushed {
+			c.room.Wait()
 			continue
 		}
-		if c.hungUp {
-			c.srv.memory.Release(charge)
-			return nil, errHungUp
-		}
-		c.room.Wait()
+		c.mu.Unlock()
+		c.push()
+		c.mu.Lock()
 	}
 	c.inFlight++
 	c.bytes += charge
@@ -61,6 +66,17 @@ func (c *conn) admit(ctx context.Context, h wire.Request, charge int64) (*reques
 	}
 	q.cookie, q.cmd, q.charge, q.batch = h.Cookie, h.Type, charge, c.corked
 	return q, nil
+}
+
+// ending says why no request is to be begun any more. The mutex is held.
+func (c *conn) ending() error {
+	switch {
+	case c.hungUp:
+		return errHungUp
+	case c.stopping != nil:
+		return errStopped
+	}
+	return nil
 }
 
 func (c *conn) full(charge int64) bool {

@@ -129,6 +129,9 @@ func (c *conn) startTransmission() error {
 		return err
 	}
 	c.sock, c.started = sock, true
+	if c.stopping != nil { // stop knew only of nc
+		sock.stopReading()
+	}
 	c.in = make([]byte, readBufferSize)
 	c.batch = make([]*block.Request, 0, c.srv.opt.MaxRequests)
 	c.replies.init(c.srv.opt.MaxRequests)

@@ -16,7 +16,7 @@ var (
 
 // transmit reads requests until the connection ends, and says why it ended.
 func (c *conn) transmit(ctx context.Context) error {
-	for c.stopReason() == nil {
+	for {
 		if err := c.fill(); err != nil {
 			return err
 		}
@@ -26,7 +26,6 @@ func (c *conn) transmit(ctx context.Context) error {
 			return err
 		}
 	}
-	return errStopped
 }
 
 // fill reads whatever has arrived, at least a byte. The rest of a header that

@@ -409,8 +409,9 @@ func TestDisconnectFinishesRequests(t *testing.T) {
 func TestClientThatNeverReads(t *testing.T) {
 	r := newRig(t, memory.Sized(testSize), Options{ProgressTimeout: 200 * time.Millisecond})
 	p := r.attach()
+	reads := bytes.Repeat(wire.Request{Type: wire.CmdRead, Len: 4 << 20}.Append(nil), 4096)
 	for {
-		if _, err := p.Write(wire.Request{Type: wire.CmdRead, Len: 4 << 20}.Append(nil)); err != nil {
+		if _, err := p.Write(reads); err != nil {
 			break // hung up on
 		}
 		if st := r.srv.Stats(); st.Bytes > DefaultMaxBytes {
