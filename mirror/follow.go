@@ -132,7 +132,9 @@ func (l *link) receive() error {
 func (l *link) acknowledge(anyway bool) error {
 	v := l.v
 	v.mu.Lock()
-	ack := Ack{Received: v.appended, Durable: v.durable, Session: l.hello.Session}
+	// A sync may cover a batch before the receiver comes to note that it is
+	// appended.
+	ack := Ack{Received: max(v.appended, v.durable), Durable: v.durable, Session: l.hello.Session}
 	news := ack != l.target.acked
 	l.target.acked = ack
 	dead := l.peer.link != l
@@ -260,11 +262,11 @@ func (l *link) generation(rec *journal.Record) (*Generation, error) {
 		return nil, err
 	}
 	v.mu.Lock()
-	self := v.self()
+	self, keep := v.self(), v.keepHistory()
 	v.mu.Unlock()
 	var appendErr error
 	err = v.commitSuper(func(sb *Superblock) {
-		sb.PruneHistory(v.stable)
+		sb.PruneHistory(keep)
 		sb.History, appendErr = sb.History.Append(gen)
 		sb.Epoch = max(sb.Epoch, gen.Epoch)
 		sb.SetVersion = max(sb.SetVersion, gen.SetVersion)

@@ -86,7 +86,7 @@ func (l *link) heedExclusion() error {
 		return nil
 	}
 	return l.v.commitSuper(func(sb *Superblock) {
-		sb.Excluded = true
+		sb.Excluded, sb.Set, sb.SetVersion = true, theirs.Set, theirs.SetVersion
 		if sb.Disk == UpToDate || sb.Disk == Consistent {
 			sb.Disk = Outdated
 		}

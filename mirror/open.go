@@ -304,13 +304,7 @@ func (v *Volume) settle() {
 	if v.takeCheckpoint() != nil {
 		return
 	}
-	v.seq.Lock()
-	v.mu.Lock()
-	notes := v.notes()
-	v.mu.Unlock()
-	v.appendNote(notes)
-	v.seq.Unlock()
-	_ = v.syncNow() // a failure is noted by fault, and closeFiles meets it again
+	_ = v.noteCheckpoint() // a failure is noted by fault, and closeFiles meets it again
 }
 
 func (v *Volume) closeFiles() error {

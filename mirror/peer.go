@@ -124,6 +124,9 @@ func (v *Volume) Accept(conn net.Conn, pre Preamble, version uint16) {
 	case p.dials():
 		RefuseConn(conn, CodeProtocol, fmt.Sprintf("node %q dials node %q, not the other way round", v.opts.Node, pre.Node))
 		return
+	case v.failed() != nil:
+		RefuseConn(conn, CodeFailed, fmt.Sprintf("volume %q on node %q: %v", v.opts.Volume, v.opts.Node, v.failed()))
+		return
 	case !p.wanted():
 		RefuseConn(conn, CodeDisconnected, fmt.Sprintf("volume %q on node %q is disconnected from node %q: run 'lockstep connect' there", v.opts.Volume, v.opts.Node, pre.Node))
 		return
@@ -132,6 +135,13 @@ func (v *Volume) Accept(conn net.Conn, pre Preamble, version uint16) {
 	p.closeLink(CodeBusy, "the peer has opened a newer connection")
 	v.mu.Unlock()
 	v.wg.Go(func() { p.serve(conn, version) })
+}
+
+// failed is why the replica is Failed, nil if it is not.
+func (v *Volume) failed() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.failure
 }
 
 // RefuseConn tells a dialler why it is not let in, and closes the connection.

@@ -43,6 +43,9 @@ func (e *UnsafePromotionError) Error() string {
 // If ctx ends first the error says what the volume waits for; it stays Primary
 // and serves as soon as it can.
 func (v *Volume) Promote(ctx context.Context, o PromoteOptions) error {
+	if o.Force {
+		v.awaitPrimaryGone(ctx)
+	}
 	v.change.Lock()
 	v.mu.Lock()
 	if v.role == Primary {
@@ -64,6 +67,23 @@ func (v *Volume) Promote(ctx context.Context, o PromoteOptions) error {
 		return unsafe
 	}
 	return v.awaitServing(ctx)
+}
+
+// awaitPrimaryGone gives a connection to a Primary that may have just died the
+// time to end: a live one is not overridden, not even by force.
+func (v *Volume) awaitPrimaryGone(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, v.opts.PeerTimeout*5/4)
+	defer cancel()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	_ = v.await(ctx, func() (bool, error) {
+		for _, p := range v.peers {
+			if p.link != nil && p.link.met && p.link.theirs.Role == Primary {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
 }
 
 func (v *Volume) awaitServing(ctx context.Context) error {
@@ -237,7 +257,7 @@ func (v *Volume) begin(edit func(*Superblock) ([]Member, error)) (LSN, error) {
 	}
 	v.mu.Lock()
 	gen.First = v.end + 1
-	stable := v.stable
+	keep := v.keepHistory()
 	v.mu.Unlock()
 	commitErr := v.commitSuper(func(sb *Superblock) {
 		if gen.Set, err = edit(sb); err != nil {
@@ -247,7 +267,7 @@ func (v *Volume) begin(edit func(*Superblock) ([]Member, error)) (LSN, error) {
 		if last := sb.History.Last(); last != nil {
 			gen.Parent = last.ID
 		}
-		sb.PruneHistory(stable)
+		sb.PruneHistory(keep)
 		sb.History, err = sb.History.Append(gen)
 	})
 	if err := errors.Join(err, commitErr); err != nil {
@@ -269,6 +289,14 @@ func (v *Volume) begin(edit func(*Superblock) ([]Member, error)) (LSN, error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	return gen.First, v.failure
+}
+
+// keepHistory is the oldest LSN that may have to be compared. v.mu is held.
+func (v *Volume) keepHistory() LSN {
+	if r := v.super.Resync; r != nil {
+		return min(v.stable, r.Base.LSN)
+	}
+	return v.stable
 }
 
 // Demote makes this replica Secondary: its clients' connections are closed,

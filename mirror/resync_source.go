@@ -16,8 +16,8 @@ import (
 // itself only grows until the peer is a member again.
 type resyncSource struct {
 	left  *bitmap.Blocks // what is still to be sent; in memory
-	next  int64       // bytes: the cursor
-	total int64       // bytes
+	next  int64          // bytes: the cursor
+	total int64          // bytes
 	began time.Time
 
 	// v.mu guards these.
@@ -95,8 +95,8 @@ func (l *link) markRecords(from, upTo LSN) error {
 // it. It is called between frames of records, on the sender's goroutine: every
 // record that was sent before is older than what the block was read after, or
 // is not yet stable and so not applied there before it (replication.md 7).
-func (l *link) sendBlock() (bool, error) {
-	v, r := l.v, l.source.resync
+func (l *link) sendBlock(r *resyncSource) (bool, error) {
+	v := l.v
 	v.mu.Lock()
 	wait := r.endSent || r.sentBytes-r.ackedBytes >= resyncWindow || r.early(v.opts.ResyncRate)
 	committed := v.committed
@@ -207,9 +207,10 @@ func (l *link) blockAck(body []byte) error {
 	if err := m.Decode(body); err != nil {
 		return err
 	}
-	v, r := l.v, l.source.resync
+	v := l.v
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	r := l.source.resync
 	if r == nil || m.Blocks > r.sentBlocks || m.Bytes > r.sentBytes {
 		return fmt.Errorf("%w: %d blocks acknowledged that were never sent", ErrFrame, m.Blocks)
 	}

@@ -64,6 +64,9 @@ func (l *link) beginResync(m *Proceed) error {
 	v.end, v.appended, v.durable, v.applied, v.checkpoint, v.committed = at, at, at, at, at, at
 	v.stable, v.noted, v.stableNote, v.trimmed = at, at, at, 0
 	v.chain = m.PrevCRC
+	for _, p := range v.peers {
+		p.bitsThrough = at
+	}
 	l.target.resync = &resyncTarget{}
 	v.broadcast()
 	return nil
@@ -98,9 +101,6 @@ func (v *Volume) forget(p *peer) error {
 		v.fault(err)
 		return err
 	}
-	v.mu.Lock()
-	p.bitsThrough = v.end
-	v.mu.Unlock()
 	return nil
 }
 

@@ -67,6 +67,7 @@ func newRig(t testing.TB, opts func(*Options), names ...string) *rig {
 		n := &rigNode{rig: r, name: name, dir: filepath.Join(t.TempDir(), name), boot: "boot", conns: map[net.Conn]bool{}}
 		r.nodes[name] = n
 		n.create()
+		n.listen()
 	}
 	for _, name := range names {
 		r.nodes[name].start()
@@ -76,9 +77,7 @@ func newRig(t testing.TB, opts func(*Options), names ...string) *rig {
 			if n.vol != nil {
 				n.kill()
 			}
-			if n.l != nil {
-				n.l.Close()
-			}
+			n.l.Close()
 		}
 	})
 	return r
@@ -131,17 +130,18 @@ func (n *rigNode) options() Options {
 	return o
 }
 
+func (n *rigNode) listen() {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		n.rig.t.Fatal(err)
+	}
+	n.l = l
+	go n.accept(l)
+}
+
 func (n *rigNode) start() {
 	t := n.rig.t
 	t.Helper()
-	if n.l == nil {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.l = l
-		go n.accept(l)
-	}
 	v, err := Open(n.options())
 	if err != nil {
 		t.Fatalf("start %s: %v", n.name, err)
@@ -179,7 +179,7 @@ func (n *rigNode) Dial(ctx context.Context, node string) (net.Conn, error) {
 	peer := n.rig.nodes[node]
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.cut || peer.l == nil {
+	if n.cut {
 		return nil, errors.New("network is cut")
 	}
 	var d net.Dialer

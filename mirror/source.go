@@ -115,6 +115,7 @@ func (l *link) sendRound() (more bool, err error) {
 	v.mu.Lock()
 	notes := Records{Epoch: v.super.Epoch, SetVersion: v.super.SetVersion, Stable: v.stable, Committed: v.committed}
 	fromJournal := l.collect()
+	resync := s.resync
 	v.mu.Unlock()
 	if fromJournal {
 		if err := l.collectJournal(); err != nil {
@@ -130,8 +131,8 @@ func (l *link) sendRound() (more bool, err error) {
 		return false, err
 	}
 	blocks := false
-	if s.resync != nil {
-		if blocks, err = l.sendBlock(); err != nil {
+	if resync != nil {
+		if blocks, err = l.sendBlock(resync); err != nil {
 			return false, err
 		}
 	}
@@ -173,6 +174,7 @@ func (l *link) collectJournal() (err error) {
 			return fmt.Errorf("catch-up of %q: read the journal from LSN %d: %w", l.peer.node, s.next, err)
 		}
 	}
+	next := s.next
 	// A frame takes the largest record as long as less than this is in it.
 	for s.frame.Size() < MaxFramePayload-journal.MaxPayload && s.frame.Len() < MaxFrameRecords {
 		var rec journal.Record
@@ -181,20 +183,21 @@ func (l *link) collectJournal() (err error) {
 			return errAgain // by bitmap, then
 		}
 		if err != nil {
-			return fmt.Errorf("catch-up of %q: read the journal at LSN %d: %w", l.peer.node, s.next, err)
+			return fmt.Errorf("catch-up of %q: read the journal at LSN %d: %w", l.peer.node, next, err)
 		}
 		if !ok {
 			break
 		}
-		if rec.LSN != s.next || !s.frame.Add(&rec) {
-			return fmt.Errorf("catch-up of %q: the journal gave LSN %d where %d was due", l.peer.node, rec.LSN, s.next)
+		if rec.LSN != next || !s.frame.Add(&rec) {
+			return fmt.Errorf("catch-up of %q: the journal gave LSN %d where %d was due", l.peer.node, rec.LSN, next)
 		}
 		if rec.Buf != nil {
 			s.held = append(s.held, rec.Buf)
 		}
-		s.next++
+		next++
 	}
 	l.v.mu.Lock()
+	s.next = next
 	live := l.v.queue.at(s.next) != nil || s.next > l.v.end
 	l.v.mu.Unlock()
 	if live {

@@ -70,3 +70,130 @@ func TestMirrorAndFailover(t *testing.T) {
 		t.Fatalf("came back by %d catch-ups and %d resyncs", p.CatchUps, p.Resyncs)
 	}
 }
+
+// TestResyncWhenTheJournalDoesNotReach: the peer is away for longer than the
+// journal keeps; what it lacks went into its bitmap.
+func TestResyncWhenTheJournalDoesNotReach(t *testing.T) {
+	r := newRig(t, nil, "a", "b")
+	a, b := r.node("a"), r.node("b")
+	r.eventually("they meet", func() bool { return a.peer("b").Verdict != "" && b.peer("a").Verdict != "" })
+	a.promote(false)
+	r.eventually("b is a member", func() bool { return a.peer("b").Member })
+	c := a.attach()
+	c.write(0, fill(1, 1<<20))
+	c.flush()
+	r.inSync("a", "b")
+	b.kill()
+	r.eventually("b is dropped", func() bool { return !a.peer("b").Member })
+	for i := range 160 { // more than the journal holds
+		c.write(int64(i%8)<<20, fill(byte(i+2), 1<<20))
+	}
+	c.flush()
+	if oos := a.peer("b").OutOfSync; oos == 0 || oos > 8<<20 {
+		t.Fatalf("%d bytes out of sync, up to 8 MiB were written", oos)
+	}
+	b.start()
+	stop := make(chan struct{})
+	done := make(chan struct{})
+	go func() { // writers do not stop for a resync
+		defer close(done)
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			default:
+				c.write(int64(i%4096)*rigBlock, fill(byte(i), rigBlock))
+			}
+		}
+	}()
+	r.eventually("b is a member again", func() bool { return a.peer("b").Member })
+	close(stop)
+	<-done
+	c.flush()
+	r.inSync("a", "b")
+	if p := a.peer("b"); p.Resyncs != 1 || p.OutOfSync != 0 {
+		t.Fatalf("came back by %d resyncs, %d bytes out of sync", p.Resyncs, p.OutOfSync)
+	}
+}
+
+// TestLostDiskIsFilled: a peer whose disk was replaced is filled from nothing.
+func TestLostDiskIsFilled(t *testing.T) {
+	r := newRig(t, nil, "a", "b")
+	a, b := r.node("a"), r.node("b")
+	r.eventually("they meet", func() bool { return a.peer("b").Verdict != "" && b.peer("a").Verdict != "" })
+	b.promote(false)
+	r.eventually("a is a member", func() bool { return b.peer("a").Member })
+	c := b.attach()
+	for i := range 100 {
+		c.write(int64(i%8)<<20, fill(byte(i+2), 1<<20))
+	}
+	c.flush()
+	r.inSync("b", "a")
+	a.replace()
+	r.eventually("a is a member again", func() bool { return b.peer("a").Member })
+	r.inSync("b", "a")
+}
+
+// TestKillLoop kills one of two nodes at random under load and checks, after
+// each round, that what was flushed is there and that both replicas are equal.
+func TestKillLoop(t *testing.T) {
+	rng := seed(t)
+	r := newRig(t, nil, "a", "b")
+	nodes := []*rigNode{r.node("a"), r.node("b")}
+	r.eventually("they meet", func() bool {
+		return nodes[0].peer("b").Verdict != "" && nodes[1].peer("a").Verdict != ""
+	})
+	nodes[0].promote(false)
+	rounds := 12
+	if testing.Short() {
+		rounds = 4
+	}
+	flushed := make([]byte, rigSize/rigBlock) // the value of each block at the last flush
+	written := make([]byte, rigSize/rigBlock)
+	for round := range rounds {
+		p, s := nodes[0], nodes[1]
+		r.eventually("both are members", func() bool { return len(p.vol.Status().InSync) == 2 && len(s.vol.Status().InSync) == 2 })
+		c := p.attach()
+		kill := 50 + rng.IntN(400)
+		victim := rng.IntN(2)
+		for i := range kill {
+			block := rng.IntN(len(written))
+			written[block] = byte(1 + (round*31+i)%255)
+			c.write(int64(block)*rigBlock, fill(written[block], rigBlock))
+			if rng.IntN(20) == 0 {
+				c.flush()
+				copy(flushed, written)
+			}
+		}
+		if victim == 1 {
+			s.kill()
+			c.write(0, fill(byte(round+1), rigBlock))
+			written[0] = byte(round + 1)
+			c.flush()
+			copy(flushed, written)
+			s.start()
+		} else {
+			p.kill()
+			switch rng.IntN(2) {
+			case 0: // the other takes over
+				s.promote(true)
+				nodes[0], nodes[1] = s, p
+				p.start()
+			case 1: // it comes back
+				p.start()
+				r.eventually("they meet again", func() bool { return p.peer(s.name).Verdict != "" && s.peer(p.name).Verdict != "" })
+				p.promote(false)
+			}
+		}
+		p = nodes[0]
+		c = p.attach()
+		for b := range flushed {
+			got := c.read(int64(b)*rigBlock, rigBlock)
+			// Every write was acknowledged, and no memory was lost.
+			if !bytes.Equal(got, fill(written[b], rigBlock)) {
+				t.Fatalf("round %d: block %d reads %d, written %d, flushed %d", round, b, got[0], written[b], flushed[b])
+			}
+		}
+		r.inSync(nodes[0].name, nodes[1].name)
+	}
+}
