@@ -20,6 +20,7 @@ type pageFile struct {
 	path    string // for messages
 	magic   magic
 	h       header // as it is on disk
+	first   int64  // the copy of the header that a commit writes first
 	scratch []byte
 	failed  error // the first failure of a write or a sync; ErrClosed when closed
 }
@@ -70,14 +71,18 @@ func (p *pageFile) create(dir disk.FS, name string) (err error) {
 	return dir.SyncDir()
 }
 
-// openFile opens the file and settles which header is in force.
-func openFile(dir disk.FS, name string, m magic, size int64) (*pageFile, error) {
+// openFile opens the file of a volume of size bytes, with unit bytes per bit (0
+// for any), and settles which header is in force.
+func openFile(dir disk.FS, name string, m magic, size, unit int64) (*pageFile, error) {
 	f, err := dir.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("open bitmap %v/%s: %w", dir, name, err)
 	}
 	p := &pageFile{f: f, path: fmt.Sprintf("%v/%s", dir, name), magic: m}
-	if err := p.readHeader(size); err != nil {
+	if err = p.readHeader(size, unit); err == nil {
+		err = dir.SyncDir() // should createFile have been killed before its own
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open bitmap %s: %w", p.path, err), f.Close())
 	}
 	return p, nil
@@ -86,7 +91,7 @@ func openFile(dir disk.FS, name string, m magic, size int64) (*pageFile, error) 
 // readHeader takes the newer of the two copies that can be read. The other one
 // is brought level before anybody relies on it: else, should the newer be lost
 // one day, the older would come into force again, with a base that lies.
-func (p *pageFile) readHeader(size int64) error {
+func (p *pageFile) readHeader(size, unit int64) error {
 	var h [headerPages]header
 	var errs [headerPages]error
 	for i := range h {
@@ -105,12 +110,15 @@ func (p *pageFile) readHeader(size int64) error {
 	case errs[0] != nil && errs[1] != nil:
 		return fmt.Errorf("neither copy of the header can be read: %w; %w", errs[0], errs[1])
 	case errs[0] != nil || errs[1] == nil && h[1].seq > h[0].seq:
-		p.h = h[1]
+		p.h, p.first = h[1], 0
 	default:
-		p.h = h[0]
+		p.h, p.first = h[0], 1
 	}
-	if p.h.size != size {
+	switch {
+	case p.h.size != size:
 		return fmt.Errorf("%w: a volume of %d bytes, and this one has %d", ErrMismatch, p.h.size, size)
+	case unit != 0 && p.h.unit != unit:
+		return fmt.Errorf("%w: %d bytes per bit, and %d are wanted", ErrMismatch, p.h.unit, unit)
 	}
 	if errors.Join(errs[:]...) == nil && h[0] == h[1] {
 		return nil
@@ -118,9 +126,14 @@ func (p *pageFile) readHeader(size int64) error {
 	return p.commit(p.h)
 }
 
-// load calls report for each page that is not clear, in order. words is valid
-// during the call; nil stands for a page that is all set.
-func (p *pageFile) load(report func(i int64, words *[pageWords]uint64)) (damaged []int, err error) {
+// load calls report for each page that is not void, and for void ones too if
+// they count as all set, in order. The words are those of a good page, valid
+// during the call; any other is all set.
+//
+// Its caller presumes that good pages are not durable: a process that was
+// killed, or whose sync failed, may have left in the page cache what is not on
+// disk.
+func (p *pageFile) load(report func(i int64, state pageState, words *[pageWords]uint64)) (damaged []int, err error) {
 	var words [pageWords]uint64
 	ends, err := p.f.Size()
 	if err != nil {
@@ -138,14 +151,13 @@ func (p *pageFile) load(report func(i int64, words *[pageWords]uint64)) (damaged
 			if (headerPages+i+1)*pageSize > ends {
 				state = pageDamaged
 			}
-			switch {
-			case state == pageGood:
-				report(i, &words)
-			case state == pageDamaged:
+			if state == pageDamaged {
 				damaged = append(damaged, int(i))
-				report(i, nil)
-			case p.h.fill == fillSet:
-				report(i, nil)
+			}
+			if state == pageGood {
+				report(i, state, &words)
+			} else if state == pageDamaged || p.h.fill == fillSet {
+				report(i, state, &fullPage.words)
 			}
 		}
 	}
@@ -194,9 +206,9 @@ func (p *pageFile) commit(h header) error {
 	h.seq++
 	buf := p.buffer(1)
 	h.encode(buf, p.magic)
-	for i := range int64(headerPages) {
-		if _, err := p.f.WriteAt(buf, i*pageSize); err != nil {
-			return fmt.Errorf("write header %d: %w", i, err)
+	for _, copy := range []int64{p.first, 1 - p.first} {
+		if _, err := p.f.WriteAt(buf, copy*pageSize); err != nil {
+			return fmt.Errorf("write header %d: %w", copy, err)
 		}
 		if err := p.datasync(); err != nil {
 			return err

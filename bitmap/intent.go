@@ -62,19 +62,16 @@ func CreateIntent(dir disk.FS, name string, size, regionSize int64) (*Intent, er
 }
 
 // OpenIntent reads a write-intent bitmap. A regionSize of 0 accepts that of the
-// file. The errors wrap fs.ErrNotExist, ErrDamaged, ErrVersion or ErrMismatch;
+// file. Its marks count as durable only after the next Flush. The errors wrap fs.ErrNotExist, ErrDamaged, ErrVersion or ErrMismatch;
 // damaged pages are none (see Damaged).
 func OpenIntent(dir disk.FS, name string, size, regionSize int64) (*Intent, error) {
-	f, err := openFile(dir, name, writeIntentMagic, size)
+	f, err := openFile(dir, name, writeIntentMagic, size, regionSize)
 	if err != nil {
 		return nil, err
 	}
-	if err = checkRegions(&f.h); err == nil && regionSize != 0 && regionSize != f.h.unit {
-		err = fmt.Errorf("%w: regions of %d bytes, and %d are wanted", ErrMismatch, f.h.unit, regionSize)
-	}
-	if err != nil {
+	if err := checkRegions(&f.h); err != nil {
 		f.close()
-		return nil, fmt.Errorf("open bitmap %s: %w", f.path, err)
+		return nil, fmt.Errorf("open bitmap %s: %w: %w", f.path, ErrDamaged, err)
 	}
 	in := newIntent(f)
 	if err := in.load(); err != nil {
@@ -105,28 +102,14 @@ func newIntent(f *pageFile) *Intent {
 }
 
 func (in *Intent) load() (err error) {
-	in.damaged, err = in.file.load(func(i int64, words *[pageWords]uint64) {
-		if words == nil {
-			words = &fullPage.words
-		}
-		part := in.part(in.marked, i)
-		copy(part, words[:])
-		copy(in.part(in.onDisk, i), part)
+	in.damaged, err = in.file.load(func(i int64, _ pageState, words *[pageWords]uint64) {
+		copy(in.part(in.marked, i), words[:])
+		in.changed[i] = struct{}{}
 	})
-	if err != nil {
-		return err
-	}
 	if tail := in.regions % 64; tail != 0 {
 		in.marked[len(in.marked)-1] &= 1<<tail - 1
 	}
-	for _, i := range in.damaged {
-		clear(in.part(in.onDisk, int64(i)))
-		in.changed[int64(i)] = struct{}{}
-	}
-	for w := range in.marked {
-		in.settle(w)
-	}
-	return nil
+	return err
 }
 
 // part is what page i has of words.

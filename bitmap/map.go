@@ -1,7 +1,6 @@
 package bitmap
 
 import (
-	"fmt"
 	"sync"
 
 	"github.com/lockstep-storage/lockstep/disk"
@@ -48,7 +47,7 @@ func Create(dir disk.FS, name string, size int64, base Base) (*Map, error) {
 // fs.ErrNotExist, ErrDamaged, ErrVersion or ErrMismatch; damaged pages are none
 // (see Damaged).
 func Open(dir disk.FS, name string, size int64) (*Map, error) {
-	f, err := openFile(dir, name, outOfSyncMagic, size)
+	f, err := openFile(dir, name, outOfSyncMagic, size, BlockSize)
 	if err != nil {
 		return nil, err
 	}
@@ -66,30 +65,23 @@ func newMap(f *pageFile) *Map {
 	return &Map{Blocks: b, file: f, base: f.h.base, rewrite: map[int64]bool{}}
 }
 
-func (m *Map) load() error {
-	if m.file.h.unit != BlockSize {
-		return fmt.Errorf("open bitmap %s: %w: %d bytes per bit", m.file.path, ErrMismatch, m.file.h.unit)
-	}
-	var err error
-	m.damaged, err = m.file.load(func(i int64, words *[pageWords]uint64) {
-		if words == nil {
-			m.update(i*pageBits, min((i+1)*pageBits, m.blocks), true)
-		} else {
-			m.loadPage(i, words)
+func (m *Map) load() (err error) {
+	m.damaged, err = m.file.load(func(i int64, state pageState, words *[pageWords]uint64) {
+		m.loadPage(i, words)
+		if state != pageVoid {
+			m.changes.pages[i] = struct{}{}
+		}
+		if state == pageDamaged {
+			m.rewrite[i] = true
 		}
 	})
-	clear(m.changes.pages)
-	for _, i := range m.damaged {
-		m.changes.pages[int64(i)] = struct{}{}
-		m.rewrite[int64(i)] = true
-	}
 	return err
 }
 
 // loadPage takes over the bits of a page. Bits behind the volume's end mean
 // nothing.
 func (m *Map) loadPage(i int64, words *[pageWords]uint64) {
-	p := &page{words: *words}
+	p := page{words: *words}
 	if end := int(min(m.blocks-i*pageBits, pageBits)); end < pageBits {
 		p.fill(end, pageBits, false)
 	}
@@ -99,7 +91,8 @@ func (m *Map) loadPage(i int64, words *[pageWords]uint64) {
 	case pageBits:
 		m.put(i, fullPage)
 	default:
-		m.put(i, p)
+		mixed := p
+		m.put(i, &mixed)
 	}
 }
 
