@@ -17,7 +17,7 @@ import (
 //	offset size field
 //	 0     8    magic "LSJSEGMT"
 //	 8     4    format version, 1
-//	12     4    CRC32C of bytes 16..63
+//	12     4    CRC32C of bytes 16..103
 //	16     8    journal id: random, another after every Reset
 //	24     8    sequence number of the segment, rising; 0: the segment is free
 //	32     8    sequence number of the segment before it; 0: none
@@ -25,6 +25,10 @@ import (
 //	48     4    CRC of the record before that, the seed of the chain
 //	52     4    most segments that the journal may have
 //	56     8    size of a segment, bytes
+//	64     8    sequence number of the oldest segment needed when this one began:
+//	            without it the journal is damaged, before it everything is trimmed
+//	72     8    noted stable LSN, then durable (80), checkpoint (88) and sequence
+//	            number of the superblock (96): the greatest when this one began
 //
 // Batch header, 96 bytes, with the records right behind it (record.go):
 //
@@ -54,23 +58,27 @@ const (
 
 	segmentMagic      = "LSJSEGMT"
 	batchMagic        = 0x424a534c // "LSJB"
-	segmentHeaderSize = 64
+	segmentHeaderSize = 104
 	batchHeaderSize   = 96
 	pageSize          = 4096
 	firstBatch        = 2 * pageSize
+	maxSegmentSize    = 1 << 30
+	maxSegments       = 1 << 16
 )
 
 var le = binary.LittleEndian
 
 // segmentHeader is a segment's header, decoded.
 type segmentHeader struct {
-	id    uint64
-	seq   uint64
-	prev  uint64
-	first LSN
-	seed  uint32
-	most  uint32
-	size  int64
+	id     uint64
+	seq    uint64
+	prev   uint64
+	first  LSN
+	seed   uint32
+	most   uint32
+	size   int64
+	oldest uint64
+	notes  Notes
 }
 
 func (h *segmentHeader) encode(p []byte) {
@@ -84,27 +92,46 @@ func (h *segmentHeader) encode(p []byte) {
 	le.PutUint32(p[48:], h.seed)
 	le.PutUint32(p[52:], h.most)
 	le.PutUint64(p[56:], uint64(h.size))
+	le.PutUint64(p[64:], h.oldest)
+	h.notes.encode(p[72:])
 	le.PutUint32(p[12:], crc32.Checksum(p[16:segmentHeaderSize], Castagnoli))
 }
 
-// errVersion: the header is of another format version.
-var errVersion = errors.New("unknown format version")
-
+// decode reads a header, whose version counts before its CRC: another version
+// may have another CRC.
 func (h *segmentHeader) decode(p []byte) error {
 	if string(p[:8]) != segmentMagic {
 		return errors.New("no segment header")
 	}
 	if v := le.Uint32(p[8:]); v != FormatVersion {
-		return fmt.Errorf("%w %d: this build reads version %d", errVersion, v, FormatVersion)
+		return fmt.Errorf("%w %d: this build reads version %d", ErrVersion, v, FormatVersion)
 	}
 	if got := crc32.Checksum(p[16:segmentHeaderSize], Castagnoli); got != le.Uint32(p[12:]) {
 		return fmt.Errorf("segment header CRC %08x, computed %08x", le.Uint32(p[12:]), got)
 	}
 	*h = segmentHeader{
 		id: le.Uint64(p[16:]), seq: le.Uint64(p[24:]), prev: le.Uint64(p[32:]),
-		first: LSN(le.Uint64(p[40:])), seed: le.Uint32(p[48:]), most: le.Uint32(p[52:]), size: int64(le.Uint64(p[56:])),
+		first: LSN(le.Uint64(p[40:])), seed: le.Uint32(p[48:]), most: le.Uint32(p[52:]),
+		size: int64(le.Uint64(p[56:])), oldest: le.Uint64(p[64:]), notes: decodeNotes(p[72:]),
+	}
+	if h.size < 2*firstBatch || h.size > maxSegmentSize || h.size%pageSize != 0 || h.most == 0 || h.most > maxSegments {
+		return fmt.Errorf("segment header with %d segments of %d bytes", h.most, h.size)
 	}
 	return nil
+}
+
+func (n *Notes) encode(p []byte) {
+	le.PutUint64(p, uint64(n.Stable))
+	le.PutUint64(p[8:], uint64(n.Durable))
+	le.PutUint64(p[16:], uint64(n.Checkpoint))
+	le.PutUint64(p[24:], n.SuperblockSeq)
+}
+
+func decodeNotes(p []byte) Notes {
+	return Notes{
+		Stable: LSN(le.Uint64(p)), Durable: LSN(le.Uint64(p[8:])),
+		Checkpoint: LSN(le.Uint64(p[16:])), SuperblockSeq: le.Uint64(p[24:]),
+	}
 }
 
 // batchHeader is a batch's header, decoded.
@@ -129,10 +156,7 @@ func (h *batchHeader) encode(p []byte) {
 	le.PutUint64(p[32:], uint64(h.first))
 	le.PutUint32(p[40:], h.prev)
 	le.PutUint64(p[48:], h.tag)
-	le.PutUint64(p[56:], uint64(h.notes.Stable))
-	le.PutUint64(p[64:], uint64(h.notes.Durable))
-	le.PutUint64(p[72:], uint64(h.notes.Checkpoint))
-	le.PutUint64(p[80:], h.notes.SuperblockSeq)
+	h.notes.encode(p[56:])
 	le.PutUint32(p[4:], crc32.Checksum(p[8:batchHeaderSize], Castagnoli))
 }
 
@@ -146,10 +170,7 @@ func (h *batchHeader) decode(p []byte, room int64) bool {
 		length: int64(le.Uint32(p[8:])), count: int(le.Uint32(p[12:])),
 		id: le.Uint64(p[16:]), seq: le.Uint64(p[24:]),
 		first: LSN(le.Uint64(p[32:])), prev: le.Uint32(p[40:]), tag: le.Uint64(p[48:]),
-		notes: Notes{
-			Stable: LSN(le.Uint64(p[56:])), Durable: LSN(le.Uint64(p[64:])),
-			Checkpoint: LSN(le.Uint64(p[72:])), SuperblockSeq: le.Uint64(p[80:]),
-		},
+		notes: decodeNotes(p[56:]),
 	}
 	return h.length >= batchHeaderSize+int64(h.count)*HeaderSize && h.length <= room
 }

@@ -11,57 +11,75 @@ import (
 // at a time.
 type Reader struct {
 	j    *Journal
-	next LSN
+	next LSN  // j.mu
+	cut  bool // j.mu: what was read is no longer part of the journal
 
-	// Where the reader is within a batch; left is 0 between two.
-	s    *segment
-	seq  uint64
-	off  int64
-	crc  uint32
-	left int
+	s      *segment
+	batch  cursor
+	within bool // batch has records left
 }
 
 // NewReader reads from LSN from on, which must be in the journal or the next
-// one to come.
+// one to come. ErrTrimmed: it has left the journal.
 func (j *Journal) NewReader(from LSN) (*Reader, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.closed.Load() {
+		return nil, ErrClosed
+	}
 	if from < j.First() {
 		return nil, fmt.Errorf("LSN %d, the journal begins at %d: %w", from, j.First(), ErrTrimmed)
 	}
 	if from > j.End()+1 {
 		return nil, fmt.Errorf("read from LSN %d of a journal that ends at LSN %d", from, j.End())
 	}
-	return &Reader{j: j, next: from}, nil
+	r := &Reader{j: j, next: from}
+	j.readers[r] = struct{}{}
+	return r, nil
 }
 
-// Close ends the reader.
-func (r *Reader) Close() error { return nil }
+// Close ends the reader; the journal forgets it.
+func (r *Reader) Close() error {
+	r.j.mu.Lock()
+	defer r.j.mu.Unlock()
+	delete(r.j.readers, r)
+	return nil
+}
 
 // Next reads the next record into rec, whose payload lies in a buffer with one
 // reference for the caller, and checks its CRCs. It reports false at the
 // journal's end; a later call goes on. ErrTrimmed: the record has left the
-// journal since.
+// journal since, or what was read before it was truncated. ErrDamaged: it
+// cannot be read.
 func (r *Reader) Next(rec *Record) (bool, error) {
 	*rec = Record{}
-	if r.left == 0 {
-		if ok, err := r.seek(); !ok || err != nil {
-			return false, err
-		}
-	}
 	for {
-		err := r.read(rec)
-		if r.moved() {
+		if !r.within {
+			if ok, err := r.seek(); !ok || err != nil {
+				return false, err
+			}
+		}
+		err := r.batch.read(rec, true)
+		switch found, serr := r.settle(rec.LSN, err == nil); {
+		case serr != nil:
 			drop(rec)
-			return false, fmt.Errorf("LSN %d: %w", r.next, ErrTrimmed)
+			return false, serr
+		case found == elsewhere:
+			r.within = false
+		case err != nil:
+			return false, r.damaged(r.batch.off, err)
+		default:
+			r.within = r.batch.left > 0
+			if found == due {
+				return true, nil
+			}
 		}
-		if err != nil {
-			return false, fmt.Errorf("%w: segment %s, offset %d, LSN %d: %w", ErrDamaged, r.s.name, r.off, r.next, err)
-		}
-		if rec.LSN == r.next {
-			r.next++
-			return true, nil
-		}
-		drop(rec) // before the one that was asked for
+		drop(rec)
 	}
+}
+
+func (r *Reader) damaged(off int64, err error) error {
+	return fmt.Errorf("%w: segment %s, offset %d, LSN %d: %w", ErrDamaged, r.s.name, off, r.next, err)
 }
 
 func drop(rec *Record) {
@@ -71,125 +89,147 @@ func drop(rec *Record) {
 	*rec = Record{}
 }
 
-// seek finds the batch that holds r.next.
-func (r *Reader) seek() (bool, error) {
-	s, ref, seq, ok, err := r.j.locate(r.next)
-	if !ok || err != nil {
-		return false, err
+// What bytes that were read turned out to be.
+type finding int
+
+const (
+	early     finding = iota // before the record that is due
+	due                      // that record
+	elsewhere                // no longer the journal's; it is to be looked for again
+)
+
+// settle judges, after bytes were read, whether they were the journal's, and
+// takes the record if it is the one that is due.
+func (r *Reader) settle(lsn LSN, read bool) (finding, error) {
+	r.j.mu.Lock()
+	defer r.j.mu.Unlock()
+	switch {
+	case r.j.closed.Load():
+		return 0, ErrClosed
+	case r.cut:
+		return 0, fmt.Errorf("LSN %d: %w", r.next, ErrTrimmed)
+	case r.s.gone || r.next > r.s.end:
+		return elsewhere, nil
+	case read && lsn == r.next:
+		r.next++
+		return due, nil
 	}
-	var p [batchHeaderSize]byte
-	var h batchHeader
-	_, err = s.f.ReadAt(p[:], ref.off)
-	r.s, r.seq = s, seq
-	if r.moved() {
-		return false, fmt.Errorf("LSN %d: %w", r.next, ErrTrimmed)
+	return early, nil
+}
+
+// seek finds the batch that holds r.next; ok is false at the journal's end.
+func (r *Reader) seek() (ok bool, err error) {
+	for {
+		r.j.mu.Lock()
+		next, cut := r.next, r.cut
+		r.j.mu.Unlock()
+		if cut {
+			return false, fmt.Errorf("LSN %d: %w", next, ErrTrimmed)
+		}
+		s, ref, ok, err := r.j.locate(next)
+		if !ok || err != nil {
+			return false, err
+		}
+		r.s = s
+		oerr := r.batch.open(s, ref)
+		found, err := r.settle(0, false)
+		switch {
+		case err != nil:
+			return false, err
+		case found == elsewhere:
+			continue
+		case oerr != nil:
+			return false, r.damaged(ref.off, oerr)
+		}
+		r.within = true
+		return true, nil
 	}
-	if err == nil && (!h.decode(p[:], s.size-ref.off) || h.seq != seq) {
-		err = errors.New("batch header is unreadable")
-	}
-	if err != nil {
-		return false, fmt.Errorf("%w: segment %s, offset %d, LSN %d: %w", ErrDamaged, s.name, ref.off, r.next, err)
-	}
-	r.off, r.crc, r.left = ref.off+batchHeaderSize, h.prev, h.count
-	return true, nil
 }
 
 // locate finds the batch of an LSN. ok is false past the journal's end.
-func (j *Journal) locate(lsn LSN) (s *segment, ref batchRef, seq uint64, ok bool, err error) {
+func (j *Journal) locate(lsn LSN) (s *segment, ref batchRef, ok bool, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed.Load() {
-		return nil, ref, 0, false, ErrClosed
+		return nil, ref, false, ErrClosed
 	}
-	if lsn < j.chain[0].first {
-		return nil, ref, 0, false, fmt.Errorf("LSN %d, the journal begins at %d: %w", lsn, j.chain[0].first, ErrTrimmed)
+	if first := j.chain[0].first; lsn < first {
+		return nil, ref, false, fmt.Errorf("LSN %d, the journal begins at %d: %w", lsn, first, ErrTrimmed)
 	}
 	for i := len(j.chain) - 1; i >= 0; i-- {
 		if s := j.chain[i]; s.first <= lsn {
 			if lsn > s.end {
-				return nil, ref, 0, false, nil
+				return nil, ref, false, nil
 			}
-			return s, s.find(lsn), s.seq, true, nil
+			return s, s.find(lsn), true, nil
 		}
 	}
-	return nil, ref, 0, false, nil
+	return nil, ref, false, nil
 }
 
-// moved reports whether the segment was recycled, or cut before what was read.
-func (r *Reader) moved() bool {
-	r.j.mu.Lock()
-	defer r.j.mu.Unlock()
-	return r.s.seq != r.seq || r.next > r.s.end || r.next < r.j.chain[0].first
+// A cursor walks the records of one batch.
+type cursor struct {
+	s    *segment
+	off  int64 // of the next record
+	stop int64 // where the batch ends
+	crc  uint32
+	left int
+	head [batchHeaderSize]byte // scratch
 }
 
-// read reads the record at r.off.
-func (r *Reader) read(rec *Record) error {
-	var head [HeaderSize]byte
-	if _, err := r.s.f.ReadAt(head[:], r.off); err != nil {
+// open reads the batch's header.
+func (c *cursor) open(s *segment, ref batchRef) error {
+	if _, err := s.f.ReadAt(c.head[:], ref.off); err != nil {
 		return err
 	}
-	if err := rec.DecodeHeader(head[:], r.crc); err != nil {
+	var h batchHeader
+	if !h.decode(c.head[:], s.size-ref.off) || h.id != s.id || h.seq != s.seq || h.first != ref.first {
+		return errors.New("batch header is unreadable")
+	}
+	c.s, c.off, c.stop, c.crc, c.left = s, ref.off+batchHeaderSize, ref.off+h.length, h.prev, h.count
+	return nil
+}
+
+// read reads the next record; its payload too, into a buffer, if that is wanted.
+func (c *cursor) read(rec *Record, payload bool) error {
+	if c.left == 0 || c.off+HeaderSize > c.stop {
+		return fmt.Errorf("%w: it is not in its batch", ErrRecord)
+	}
+	head := c.head[:HeaderSize]
+	if _, err := c.s.f.ReadAt(head, c.off); err != nil {
 		return err
 	}
-	n, err := PayloadLen(head[:])
+	if err := rec.DecodeHeader(head, c.crc); err != nil {
+		return err
+	}
+	n, err := PayloadLen(head)
 	if err != nil {
 		return err
 	}
-	at := r.off + HeaderSize
+	at := c.off + HeaderSize
+	if at+int64(n) > c.stop {
+		return fmt.Errorf("%w: LSN %d: its payload ends past its batch", ErrRecord, rec.LSN)
+	}
+	if payload {
+		if err := readPayload(rec, c.s, at, n); err != nil {
+			return err
+		}
+	}
+	c.off, c.crc, c.left = at+int64(n), rec.CRC, c.left-1
+	return nil
+}
+
+func readPayload(rec *Record, s *segment, at int64, n int) (err error) {
 	if n > 0 {
 		rec.Buf = block.Get(n)
 		rec.Payload = rec.Buf.Bytes()
-		_, err = r.s.f.ReadAt(rec.Payload, at)
+		_, err = s.f.ReadAt(rec.Payload, at)
 	}
 	if err == nil {
 		err = rec.CheckPayload()
 	}
 	if err != nil {
 		drop(rec)
-		return err
 	}
-	r.off, r.crc = at+int64(n), rec.CRC
-	r.left--
-	return nil
-}
-
-// ReadPayload reads len(p) bytes of the payload of lsn, from byte skip of it on.
-// The CRC is not checked: it was, when the record was written or recovered.
-// ErrTrimmed: the record has left the journal.
-func (j *Journal) ReadPayload(lsn LSN, skip int64, p []byte) error {
-	s, ref, seq, ok, err := j.locate(lsn)
-	if err != nil {
-		return err
-	}
-	if !ok {
-		return fmt.Errorf("LSN %d is past the journal's end", lsn)
-	}
-	at := ref.off + batchHeaderSize
-	var head [HeaderSize]byte
-	for l := ref.first; err == nil; l++ {
-		if _, err = s.f.ReadAt(head[:], at); err != nil {
-			break
-		}
-		n := int64(le.Uint32(head[36:]))
-		at += HeaderSize
-		if l == lsn {
-			if skip+int64(len(p)) > n {
-				err = fmt.Errorf("payload of %d bytes, %d from %d on are asked for", n, len(p), skip)
-				break
-			}
-			_, err = s.f.ReadAt(p, at+skip)
-			break
-		}
-		at += n
-	}
-	j.mu.Lock()
-	moved := s.seq != seq || lsn > s.end || lsn < j.chain[0].first
-	j.mu.Unlock()
-	if moved {
-		return fmt.Errorf("LSN %d: %w", lsn, ErrTrimmed)
-	}
-	if err != nil {
-		return fmt.Errorf("read the payload of LSN %d in segment %s: %w", lsn, s.name, err)
-	}
-	return nil
+	return err
 }

@@ -3,19 +3,24 @@ package journal
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
+	"strings"
 
 	"github.com/lockstep-storage/lockstep/disk"
 )
 
-// A segment is one file of the journal. Journal.mu guards what changes.
+// A segment is one life of one of the journal's files, from header to header.
+// Journal.mu guards what changes.
 type segment struct {
 	name string
 	f    disk.File
 	segmentHeader
-	end     LSN   // its last record that is part of the journal; first-1 without one
-	tail    int64 // where the next batch goes
-	batches []batchRef
+	gone    bool       // no longer in the chain; its bytes may be another's
+	end     LSN        // its last record that is part of the journal; first-1 without one
+	tail    int64      // where the next batch goes
+	batches []batchRef // at most one per page of the file: 0.4 % of its size
+	worn    bool       // one copy of the header is unreadable, or older
 }
 
 // batchRef says where a batch with records lies.
@@ -24,18 +29,40 @@ type batchRef struct {
 	off   int64
 }
 
+func newSegment(name string, f disk.File, h segmentHeader) *segment {
+	return &segment{name: name, f: f, segmentHeader: h, end: h.first - 1, tail: firstBatch}
+}
+
+// next is the file's next life. The memory of the index lives on.
+func (s *segment) next(h segmentHeader) *segment {
+	n := newSegment(s.name, s.f, h)
+	n.batches = s.batches[:0]
+	return n
+}
+
 // find returns the place of the batch that holds lsn.
 func (s *segment) find(lsn LSN) batchRef {
 	i := sort.Search(len(s.batches), func(i int) bool { return s.batches[i].first > lsn })
 	return s.batches[i-1]
 }
 
-// writeHeader makes h the segment's header, durably: one copy after the other,
-// so that a crash tears at most one of them.
-func (s *segment) writeHeader(h segmentHeader) error {
+// cut makes c the last record that counts.
+func (s *segment) cut(c LSN) {
+	s.end = c
+	for n := len(s.batches); n > 0 && s.batches[n-1].first > c; n-- {
+		s.batches = s.batches[:n-1]
+	}
+}
+
+// headerCopies are the offsets of the two copies of a segment's header.
+var headerCopies = [2]int64{0, pageSize}
+
+// writeHeader writes the header, durably: one copy after the other, so that a
+// crash tears at most one of them.
+func (s *segment) writeHeader() error {
 	var p [segmentHeaderSize]byte
-	h.encode(p[:])
-	for _, off := range []int64{0, pageSize} {
+	s.encode(p[:])
+	for _, off := range headerCopies {
 		if _, err := s.f.WriteAt(p[:], off); err != nil {
 			return fmt.Errorf("write the header of segment %s: %w", s.name, err)
 		}
@@ -43,43 +70,63 @@ func (s *segment) writeHeader(h segmentHeader) error {
 			return fmt.Errorf("sync the header of segment %s: %w", s.name, err)
 		}
 	}
-	s.segmentHeader = h
-	s.end, s.tail = h.first-1, firstBatch
-	s.batches = s.batches[:0]
+	s.worn = false
 	return nil
 }
 
-// createSegment makes a free segment, written full of zeroes: a sync of blocks
-// that were written before takes half the time.
-func createSegment(dir disk.FS, number int, id uint64, o *Options) (*segment, error) {
-	size := o.SegmentSize
-	name := fmt.Sprintf("%04d.seg", number)
-	tmp := name + ".tmp"
-	_ = dir.Remove(tmp)
-	f, err := dir.Create(tmp)
+const (
+	segmentSuffix = ".seg"
+	tmpSuffix     = ".tmp"
+)
+
+func segmentName(number int) string { return fmt.Sprintf("%04d%s", number, segmentSuffix) }
+
+func segmentNames(dir disk.FS) ([]string, error) {
+	all, err := dir.List()
 	if err != nil {
-		return nil, fmt.Errorf("create segment %s: %w", name, err)
+		return nil, fmt.Errorf("list the journal's directory: %w", err)
 	}
-	s := &segment{name: name, f: f}
-	err = func() error {
-		zero := make([]byte, 1<<20)
-		for off := int64(0); off < size; off += int64(len(zero)) {
-			if _, err := f.WriteAt(zero[:min(int64(len(zero)), size-off)], off); err != nil {
+	return slices.DeleteFunc(all, func(name string) bool { return !strings.HasSuffix(name, segmentSuffix) }), nil
+}
+
+// createSegment makes a segment, written full of zeroes: a sync of blocks that
+// were written before takes half the time. It has its name only once it is whole.
+func createSegment(dir disk.FS, number int, h segmentHeader) (*segment, error) {
+	name := segmentName(number)
+	f, err := dir.Create(name + tmpSuffix)
+	if err == nil {
+		return fillSegment(dir, newSegment(name, f, h))
+	}
+	// Left by a crash, perhaps.
+	if rerr := dir.Remove(name + tmpSuffix); rerr == nil {
+		if f, err = dir.Create(name + tmpSuffix); err == nil {
+			return fillSegment(dir, newSegment(name, f, h))
+		}
+	}
+	return nil, fmt.Errorf("create segment %s in %v: %w", name, dir, err)
+}
+
+func fillSegment(dir disk.FS, s *segment) (*segment, error) {
+	err := func() error {
+		zero := make([]byte, min(s.size, 1<<20))
+		for off := int64(0); off < s.size; off += int64(len(zero)) {
+			if _, err := s.f.WriteAt(zero[:min(int64(len(zero)), s.size-off)], off); err != nil {
 				return err
 			}
 		}
-		if err := s.writeHeader(segmentHeader{id: id, size: o.SegmentSize, most: o.segments(), first: 1}); err != nil {
+		if err := s.writeHeader(); err != nil {
 			return err
 		}
-		if err := dir.Rename(tmp, name); err != nil {
+		if err := dir.Rename(s.name+tmpSuffix, s.name); err != nil {
 			return err
 		}
 		return dir.SyncDir()
 	}()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("create segment %s of %d bytes: %w", name, size, err), f.Close())
+	if err == nil {
+		return s, nil
 	}
-	return s, nil
+	err = fmt.Errorf("create segment %s of %d bytes in %v: %w", s.name, s.size, dir, err)
+	return nil, errors.Join(err, s.f.Close())
 }
 
 // openSegment reads a segment's header: the newer of the two copies that are
@@ -89,32 +136,50 @@ func openSegment(dir disk.FS, name string) (*segment, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open segment %s: %w", name, err)
 	}
-	s := &segment{name: name, f: f}
+	s, err := readHeader(name, f)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return s, nil
+}
+
+func readHeader(name string, f disk.File) (*segment, error) {
 	var errs []error
-	found := false
-	for _, off := range []int64{0, pageSize} {
+	var found []segmentHeader
+	for _, off := range headerCopies {
 		var p [segmentHeaderSize]byte
 		var h segmentHeader
-		if _, err := f.ReadAt(p[:], off); err != nil {
-			errs = append(errs, err)
+		_, err := f.ReadAt(p[:], off)
+		if err == nil {
+			err = h.decode(p[:])
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("copy at %d: %w", off, err))
 			continue
 		}
-		if err := h.decode(p[:]); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		if !found || h.seq > s.seq {
-			s.segmentHeader, found = h, true
-		}
+		found = append(found, h)
 	}
-	for _, err := range errs {
-		if errors.Is(err, errVersion) {
-			return nil, errors.Join(fmt.Errorf("segment %s: %w", name, err), f.Close())
+	err := errors.Join(errs...)
+	if len(found) == 0 {
+		if errors.Is(err, ErrVersion) {
+			return nil, fmt.Errorf("segment %s: %w", name, err)
 		}
+		return nil, fmt.Errorf("%w: segment %s: no copy of its header is readable: %w", ErrDamaged, name, err)
 	}
-	if !found {
-		return nil, errors.Join(fmt.Errorf("%w: segment %s: both copies of its header are unreadable: %w", ErrDamaged, name, errors.Join(errs...)), f.Close())
+	newer := slices.MaxFunc(found, func(a, b segmentHeader) int {
+		if a.seq < b.seq {
+			return -1
+		}
+		return 1
+	})
+	size, err := f.Size()
+	if err != nil {
+		return nil, fmt.Errorf("segment %s: %w", name, err)
 	}
-	s.end, s.tail = s.first-1, firstBatch
+	if size < newer.size {
+		return nil, fmt.Errorf("%w: segment %s has %d bytes of %d", ErrDamaged, name, size, newer.size)
+	}
+	s := newSegment(name, f, newer)
+	s.worn = len(found) < 2 || found[0] != found[1]
 	return s, nil
 }
