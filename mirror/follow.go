@@ -311,8 +311,15 @@ func (l *link) journalBatch(m Records) error {
 	}
 	v.mu.Lock()
 	v.believe(m.Stable)
-	notes := v.notes()
+	notes, early := v.notes(), v.super.Protocol == ProtocolB
+	durable := v.durable
 	v.mu.Unlock()
+	if early { // protocol B acknowledges what is in memory
+		ack := &Ack{Received: b.mem[len(b.mem)-1].LSN, Durable: durable, Session: l.hello.Session}
+		if err := l.write(ack); err != nil {
+			return err
+		}
+	}
 	for i := range b.mem {
 		b.recs = append(b.recs, &b.mem[i])
 		v.intent.Mark(b.mem[i].Offset, b.mem[i].Length)
@@ -379,7 +386,7 @@ func (l *link) awaitRoom(bytes int64) error {
 // counts only from the connection of the current epoch (replication.md 3).
 // v.mu is held.
 func (v *Volume) believe(stable LSN) {
-	if s := min(stable, v.end); s > v.stable {
+	if s := v.queue.wholeTo(min(stable, v.end)); s > v.stable {
 		v.stable = s
 	}
 }

@@ -166,7 +166,7 @@ func (l *link) unregister(err error) (again bool) {
 	case errors.As(err, &refuses):
 		p.want = false
 	case errors.As(err, &refused):
-		p.want = refused.Code == CodeBusy || refused.Code == CodeDisconnected || refused.Code == CodeUnknownVolume
+		p.want = p.want && refused.Code.passes()
 	}
 	if l.verdict.Verdict == SplitBrain && l.met {
 		c := &l.verdict
@@ -189,6 +189,16 @@ func (l *link) unregister(err error) (again bool) {
 		})
 	}
 	return again
+}
+
+// passes reports whether what was refused may be granted later without anybody
+// asking for it again on this side.
+func (c Code) passes() bool {
+	switch c {
+	case CodeSplitBrain, CodeUnrelated, CodeRole, CodeOldEpoch, CodeProtocol:
+		return false
+	}
+	return true
 }
 
 // end sends a last message, if any, and closes the connection. It may be called

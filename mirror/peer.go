@@ -119,7 +119,7 @@ func (v *Volume) Accept(conn net.Conn, pre Preamble, version uint16) {
 	p := v.peers[pre.Node]
 	switch {
 	case p == nil:
-		RefuseConn(conn, CodeUnrelated, fmt.Sprintf("node %q is no peer of volume %q in the configuration of node %q", pre.Node, v.opts.Volume, v.opts.Node))
+		RefuseConn(conn, CodeUnknownVolume, fmt.Sprintf("node %q is no peer of volume %q in the configuration of node %q", pre.Node, v.opts.Volume, v.opts.Node))
 		return
 	case p.dials():
 		RefuseConn(conn, CodeProtocol, fmt.Sprintf("node %q dials node %q, not the other way round", v.opts.Node, pre.Node))
