@@ -245,3 +245,25 @@ func TestCreateAcrossCrashes(t *testing.T) {
 		t.Errorf("only %d crashes", n)
 	}
 }
+
+// A Reset that fails takes nothing away, and the next one is refused.
+func TestResetThatFails(t *testing.T) {
+	for _, op := range []fakedisk.Op{fakedisk.OpWrite, fakedisk.OpDatasync} {
+		for k := range headerPages {
+			dir := fakedisk.New(seed)
+			m, err := Create(dir, name, ordealSize, Base{LSN: 1})
+			must(t, err)
+			m.Set(0, PageBytes+BlockSize)
+			must(t, m.Flush())
+			dir.Fail(op, k, syscall.EIO)
+			for range 2 {
+				if err := m.Reset(Base{LSN: 2}); !errors.Is(err, ErrFailed) {
+					t.Errorf("Reset with failing %s %d: %v", op, k, err)
+				}
+				if m.Count() != PageBytes+BlockSize || m.Base().LSN != 1 {
+					t.Errorf("after a failed %s %d: %d bytes, base %v", op, k, m.Count(), m.Base())
+				}
+			}
+		}
+	}
+}
