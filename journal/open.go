@@ -38,7 +38,13 @@ func Open(dir disk.FS, o Options) (_ *Journal, _ State, err error) {
 	j.endCRC, j.notes = st.EndCRC, st.Noted
 	j.durable.Store(uint64(max(st.Noted.Durable, j.tail().first-1)))
 	j.publish()
+	if err := j.recoverNames(); err != nil {
+		return nil, State{}, err
+	}
 	if err := j.heal(); err != nil {
+		return nil, State{}, err
+	}
+	if err := j.recoverTail(st.Noted.Durable); err != nil {
 		return nil, State{}, err
 	}
 	if !clean {
@@ -47,19 +53,6 @@ func Open(dir disk.FS, o Options) (_ *Journal, _ State, err error) {
 		}
 	}
 	return j, st, nil
-}
-
-// heal writes the headers of which one copy is lost, or says what the file was
-// before, so that losing the other copy cannot make it that again.
-func (j *Journal) heal() error {
-	for _, s := range j.chain {
-		if s.worn {
-			if err := s.writeHeader(); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }
 
 // load reads the segments' headers and links the chain: from the newest
