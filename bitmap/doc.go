@@ -22,6 +22,12 @@
 //   - Invariant 9, a failed sync is final: after one, Flush and Reset return an
 //     error that wraps [ErrFailed], for good.
 //
+// # Kills and failures
+//
+// What Open finds may be in the page cache alone: left by a process that was
+// killed in mid-flush, or by one whose sync had failed. So the pages that it
+// reads count as changed, and the first Flush writes them again.
+//
 // # Damage
 //
 // Every doubt is settled towards more work, never towards a lie. A page of bits

@@ -47,10 +47,19 @@ type Intent struct {
 // size and regionSize are bytes; regionSize is a multiple of BlockSize, 0 is
 // DefaultRegionSize. It fails with fs.ErrExist if the file is there.
 func CreateIntent(dir disk.FS, name string, size, regionSize int64) (*Intent, error) {
-	if regionSize == 0 {
-		regionSize = DefaultRegionSize
+	return createIntent(dir, name, header{size: size, unit: regionSize, fill: fillClear})
+}
+
+// CreateMarkedIntent makes one with every region marked, durably and at once:
+// for an owner whose bitmap is lost, and who has to presume the worst.
+func CreateMarkedIntent(dir disk.FS, name string, size, regionSize int64) (*Intent, error) {
+	return createIntent(dir, name, header{size: size, unit: regionSize, fill: fillSet})
+}
+
+func createIntent(dir disk.FS, name string, h header) (*Intent, error) {
+	if h.unit == 0 {
+		h.unit = DefaultRegionSize
 	}
-	h := header{size: size, unit: regionSize}
 	if err := checkRegions(&h); err != nil {
 		return nil, fmt.Errorf("create bitmap %v/%s: %w", dir, name, err)
 	}
@@ -58,7 +67,7 @@ func CreateIntent(dir disk.FS, name string, size, regionSize int64) (*Intent, er
 	if err != nil {
 		return nil, err
 	}
-	return newIntent(f), nil
+	return loadIntent(f)
 }
 
 // OpenIntent reads a write-intent bitmap. A regionSize of 0 accepts that of the
@@ -73,6 +82,11 @@ func OpenIntent(dir disk.FS, name string, size, regionSize int64) (*Intent, erro
 		f.close()
 		return nil, fmt.Errorf("open bitmap %s: %w: %w", f.path, ErrDamaged, err)
 	}
+	return loadIntent(f)
+}
+
+// loadIntent takes over f, also if it fails.
+func loadIntent(f *pageFile) (*Intent, error) {
 	in := newIntent(f)
 	if err := in.load(); err != nil {
 		f.close()

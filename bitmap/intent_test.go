@@ -278,3 +278,33 @@ func TestIntentConcurrently(t *testing.T) {
 		t.Errorf("%d of 800 regions are marked", got)
 	}
 }
+
+// A bitmap that is made for one that is lost marks everything from the first
+// moment that it is there.
+func TestMarkedIntent(t *testing.T) {
+	dir := fakedisk.New(newRand(t).Uint64())
+	dir.OnOp(func(fakedisk.Op, string) error {
+		for _, keep := range []fakedisk.Policy{fakedisk.LoseAll, fakedisk.KeepAll, fakedisk.KeepSome(seed)} {
+			in, err := OpenIntent(dir.CrashClone(keep), name, intentSize, 0)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			must(t, err)
+			if got := len(slices.Collect(in.Regions())); got != regions {
+				t.Fatalf("%d of %d regions are marked", got, regions)
+			}
+		}
+		return nil
+	})
+	in, err := CreateMarkedIntent(dir, name, intentSize, regionSize)
+	must(t, err)
+	must(t, in.Flush())
+	in.ClearExcept(func(r int) bool { return r == 5 })
+	dir.OnOp(nil)
+	must(t, in.Flush())
+	in, err = OpenIntent(dir.CrashClone(fakedisk.LoseAll), name, intentSize, 0)
+	must(t, err)
+	if got := slices.Collect(in.Regions()); !slices.Equal(got, []int{5}) {
+		t.Errorf("regions %v", got)
+	}
+}

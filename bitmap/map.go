@@ -45,7 +45,8 @@ func Create(dir disk.FS, name string, size int64, base Base) (*Map, error) {
 
 // Open reads the bitmap of a volume of size bytes. The errors wrap
 // fs.ErrNotExist, ErrDamaged, ErrVersion or ErrMismatch; damaged pages are none
-// (see Damaged).
+// (see Damaged). The bits that it finds are durable for certain only after the
+// next Flush, which writes them again.
 func Open(dir disk.FS, name string, size int64) (*Map, error) {
 	f, err := openFile(dir, name, outOfSyncMagic, size, BlockSize)
 	if err != nil {

@@ -53,7 +53,7 @@ func TestCreateOverwritesNothing(t *testing.T) {
 // the two copies of the header; nothing costs nothing.
 func TestCostOfFlush(t *testing.T) {
 	dir := fakedisk.New(seed)
-	m, err := Create(dir, name, 64<<40, Base{})
+	m, err := Create(dir, name, 4<<40, Base{})
 	must(t, err)
 	for _, test := range []struct {
 		name          string

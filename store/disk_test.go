@@ -1,89 +1,84 @@
 package store
 
 import (
+	"bytes"
 	"errors"
-	"io"
 	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/lockstep-storage/lockstep/disk"
+	"github.com/lockstep-storage/lockstep/disk/fakedisk"
 	"github.com/lockstep-storage/lockstep/store/storetest"
 )
 
-// file is a disk.File in memory, empty at first.
-type file struct {
-	*Memory
-	mu  sync.Mutex
-	end int64
-}
-
-func newFile() *file { return &file{Memory: NewMemory(1 << 30)} }
-
-func (f *file) grow(end int64) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.end = max(f.end, end)
-}
-
-func (f *file) Size() (int64, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.end, nil
-}
-
-func (f *file) ReadAt(p []byte, off int64) (int, error) {
-	end, _ := f.Size()
-	if n := max(0, end-off); n < int64(len(p)) {
-		f.Memory.ReadAt(p[:n], off)
-		return int(n), io.EOF
+func newFile(t *testing.T) (*fakedisk.FS, disk.File) {
+	t.Helper()
+	dir := fakedisk.New(1)
+	f, err := dir.Create("data")
+	if err == nil {
+		err = dir.SyncDir()
 	}
-	return f.Memory.ReadAt(p, off)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir, f
 }
-
-func (f *file) WriteAt(p []byte, off int64) (int, error) {
-	f.grow(off + int64(len(p)))
-	return f.Memory.WriteAt(p, off)
-}
-
-func (f *file) WritevAt(bufs [][]byte, off int64) error {
-	f.grow(off + vectorLen(bufs))
-	return f.Memory.WritevAt(bufs, off)
-}
-
-func (f *file) Datasync() error           { return nil }
-func (f *file) Truncate(size int64) error { return errors.ErrUnsupported }
 
 func TestDisk(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) storetest.Store { return OnDisk(newFile(), 1<<20+8192) })
+	storetest.Run(t, func(t *testing.T) storetest.Store {
+		_, f := newFile(t)
+		return OnDisk(f, 1<<20+8192)
+	})
 }
 
-// failingFile fails one sync.
-type failingFile struct {
-	disk.File
-	mu   sync.Mutex
-	fail error
+func TestDiskOnRealFiles(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Store {
+		dir, err := disk.OS(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := dir.Create("data")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return OnDisk(f, 1<<20)
+	})
 }
 
-func (f *failingFile) Datasync() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	err := f.fail
-	f.fail = nil // as the kernel does: it reports a failure once
-	return err
+func TestSyncedBytesSurviveAPowerLoss(t *testing.T) {
+	dir, f := newFile(t)
+	s := OnDisk(f, 1<<20)
+	if err := s.WritevAt([][]byte{[]byte("is "), []byte("here")}, 512<<10); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.WriteAt([]byte("is gone"), 512<<10); err != nil {
+		t.Fatal(err)
+	}
+	f, err := dir.Crash(fakedisk.LoseAll).Open("data")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 9)
+	if _, err := OnDisk(f, 1<<20).ReadAt(p, 512<<10); !bytes.Equal(p, []byte("is here\x00\x00")) || err != nil {
+		t.Errorf("%q, %v", p, err)
+	}
 }
 
 // Invariant 9: a failed fsync is final.
-func TestFailedSyncIsFinal(t *testing.T) {
-	f := &failingFile{File: newFile()}
+func TestFailedFsyncIsFinal(t *testing.T) {
+	dir, f := newFile(t)
 	s := OnDisk(f, 1<<20)
 	defer s.Close()
 	if err := s.Sync(); err != nil {
 		t.Fatal(err)
 	}
-	f.fail = syscall.EIO
+	dir.Fail(fakedisk.OpDatasync, 0, syscall.EIO) // once, as the kernel reports it
 	var wg sync.WaitGroup
-	for range 4 { // whoever the kernel tells, all have to hear it
+	for range 4 { // whoever is told, all have to hear it
 		wg.Go(func() {
 			if err := s.Sync(); !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EIO) {
 				t.Errorf("Sync: %v", err)
