@@ -154,3 +154,11 @@ func openRaw(t testing.TB, d *fakedisk.FS, name string) disk.File {
 	t.Cleanup(func() { f.Close() })
 	return f
 }
+
+func mustCreate(t testing.TB, d *fakedisk.FS, name string) disk.File {
+	t.Helper()
+	f, err := d.Create(name)
+	ok(t, err)
+	t.Cleanup(func() { f.Close() })
+	return f
+}
