@@ -135,6 +135,9 @@ func (s *session) check(off, n int64) error {
 	if s.closed.Load() {
 		return block.ErrNotServing
 	}
+	if err := s.v.broken.Load(); err != nil {
+		return *err
+	}
 	if off < 0 || n < 0 || off > s.v.store.Size()-n {
 		return block.ErrOutOfRange
 	}

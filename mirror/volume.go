@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/lockstep-storage/lockstep/bitmap"
@@ -49,6 +50,8 @@ type Volume struct {
 	// super commits the superblock. Taken after seq, before mu.
 	superMu   sync.Mutex
 	superFile *SuperblockFile
+
+	broken atomic.Pointer[error] // failure, for readers that hold no lock
 
 	mu sync.Mutex
 	state
@@ -160,8 +163,9 @@ func (v *Volume) await(ctx context.Context, cond func() (bool, error)) error {
 	}
 }
 
-// fault turns the replica Failed, for good (invariant 9): it answers nothing
-// and acknowledges nothing any more.
+// fault turns the replica Failed, for good (invariant 9): it acknowledges
+// nothing and reads nothing any more. Clients stay connected and are answered
+// with the error.
 func (v *Volume) fault(err error) {
 	v.mu.Lock()
 	v.faultLocked(err)
@@ -173,6 +177,7 @@ func (v *Volume) faultLocked(err error) {
 		return
 	}
 	v.failure = fmt.Errorf("%w: %w", ErrFailed, err)
+	v.broken.Store(&v.failure)
 	v.serving = false
 	v.log.Error("replica failed; its peers carry on, and it comes back through a new replica", "error", err)
 	for l := v.queue.first; l < v.queue.next(); l++ {
@@ -191,7 +196,6 @@ func (v *Volume) faultLocked(err error) {
 	// the journal's and the store's own errors say so again at the next start.
 	v.wg.Go(func() {
 		_ = v.commitSuper(func(sb *Superblock) { sb.Disk = Failed })
-		v.revokeSessions(v.failure)
 	})
 }
 
