@@ -19,6 +19,7 @@ const (
 	intentName   = "write-intent.bitmap"
 	bitmapPrefix = "out-of-sync."
 	bitmapSuffix = ".bitmap"
+	brokenSuffix = ".broken"
 )
 
 // Create makes a new, empty replica in fs: its superblock last, so that what a

@@ -82,17 +82,20 @@ func (v *Volume) openFiles() error {
 	return v.openJournal()
 }
 
-// openIntent makes the bitmap anew, with every region marked, if it is gone:
-// then each may differ.
+// openIntent makes the bitmap anew, with every region marked, if it is gone or
+// unreadable: then each may differ.
 func (v *Volume) openIntent() (*bitmap.Intent, error) {
 	in, err := bitmap.OpenIntent(v.opts.FS, intentName, v.super.Size, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		v.log.Warn("the write-intent bitmap is gone: a new one is made, with every region marked")
-		if in, err = bitmap.CreateIntent(v.opts.FS, intentName, v.super.Size, 0); err == nil {
-			in.Mark(0, v.super.Size)
+	switch {
+	case errors.Is(err, bitmap.ErrDamaged):
+		if err := v.opts.FS.Rename(intentName, intentName+brokenSuffix); err != nil {
+			return nil, fmt.Errorf("set the unreadable bitmap aside: %w", err)
 		}
+	case !errors.Is(err, fs.ErrNotExist):
+		return in, err
 	}
-	return in, err
+	v.log.Warn("a new write-intent bitmap is made, with every region marked", "because", err)
+	return bitmap.CreateMarkedIntent(v.opts.FS, intentName, v.super.Size, 0)
 }
 
 // openJournal opens the journal and sweeps it (replication.md 6): records
@@ -228,7 +231,7 @@ func (v *Volume) openBitmaps() error {
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
 				v.log.Error("out-of-sync bitmap is unreadable; the next resync is full, should the journal not reach", "peer", node, "error", err)
-				if err := v.opts.FS.Rename(name, name+".broken"); err != nil {
+				if err := v.opts.FS.Rename(name, name+brokenSuffix); err != nil {
 					return fmt.Errorf("set the unreadable bitmap %s aside: %w", name, err)
 				}
 			}
