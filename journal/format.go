@@ -172,7 +172,8 @@ func (h *batchHeader) decode(p []byte, room int64) bool {
 		first: LSN(le.Uint64(p[32:])), prev: le.Uint32(p[40:]), tag: le.Uint64(p[48:]),
 		notes: decodeNotes(p[56:]),
 	}
-	return h.length >= batchHeaderSize+int64(h.count)*HeaderSize && h.length <= room
+	return h.length >= batchHeaderSize+int64(h.count)*HeaderSize && h.length <= room &&
+		le.Uint32(p[44:]) == 0 && le.Uint64(p[88:]) == 0
 }
 
 // padded rounds up to a multiple of the page size.

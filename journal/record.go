@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"sync"
 
 	"github.com/lockstep-storage/lockstep/block"
 )
@@ -117,11 +118,15 @@ func (r *Record) encodeBody(p []byte) {
 // Seal chains the record to its predecessor's CRC: it sets r.CRC and returns
 // it. PayloadCRC must have been set.
 func (r *Record) Seal(prev uint32) uint32 {
-	var h [HeaderSize]byte
+	h := headers.Get().(*[HeaderSize]byte)
 	r.encodeBody(h[:])
 	r.CRC = crc32.Update(prev, Castagnoli, h[4:])
+	headers.Put(h)
 	return r.CRC
 }
+
+// headers are Seal's scratch: crc32 makes one on the stack escape.
+var headers = sync.Pool{New: func() any { return new([HeaderSize]byte) }}
 
 // PayloadLen is the number of payload bytes that a header announces, for a
 // reader that has only the header. Bounded by MaxPayload or an error.
@@ -162,6 +167,8 @@ func (r *Record) DecodeHeader(h []byte, prev uint32) error {
 		return fmt.Errorf("%w: a generation record with a range", ErrRecord)
 	case kind < KindWrite || kind > KindGeneration:
 		return fmt.Errorf("%w: kind %d", ErrRecord, kind)
+	case le.Uint16(h[42:]) != 0 || le.Uint32(h[44:]) != 0:
+		return fmt.Errorf("%w: bytes 42..47 are not zero", ErrRecord)
 	case flags&^(FlagLast|FlagNoHole) != 0:
 		return fmt.Errorf("%w: flags %#x", ErrRecord, flags)
 	}

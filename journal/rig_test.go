@@ -162,3 +162,5 @@ func mustCreate(t testing.TB, d *fakedisk.FS, name string) disk.File {
 	t.Cleanup(func() { f.Close() })
 	return f
 }
+
+func checksum(p []byte) uint32 { return crc32.Checksum(p, Castagnoli) }
