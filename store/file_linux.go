@@ -20,6 +20,16 @@ func deviceSize(fd int) (int64, error) {
 	return int64(size), nil
 }
 
+// inMemory reports whether a file lies on tmpfs or ramfs, which refuse
+// RWF_NOWAIT although no read of theirs waits for a disk.
+func inMemory(fd int) bool {
+	var st unix.Statfs_t
+	if err := retry(func() error { return unix.Fstatfs(fd, &st) }); err != nil {
+		return false
+	}
+	return st.Type == unix.TMPFS_MAGIC || st.Type == unix.RAMFS_MAGIC
+}
+
 // preadNoWait reads what is in the page cache. It is the raw call: the wrapper
 // of x/sys would allocate a vector for each read.
 func preadNoWait(fd int, p []byte, off int64) (int, error) {

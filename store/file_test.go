@@ -252,8 +252,25 @@ func TestTryReadServesThePageCache(t *testing.T) {
 
 func TestTryReadRemembersThatItCannot(t *testing.T) {
 	s := create(t, t.TempDir(), FileOptions{})
+	s.memory = false
 	s.cold.Store(true)
 	if done, err := s.TryReadAt(make([]byte, 1), 0); done || err != nil {
 		t.Errorf("%v, %v", done, err)
+	}
+}
+
+// A file system in memory refuses RWF_NOWAIT and never waits for a disk.
+func TestTryReadOnMemory(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "store")
+	if err != nil {
+		t.Skipf("no tmpfs to try: %v", err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	s := create(t, dir, FileOptions{})
+	if !s.memory {
+		t.Fatal("/dev/shm is not taken for memory")
+	}
+	if done, err := s.TryReadAt(make([]byte, 4096), 0); !done || err != nil {
+		t.Errorf("a read of a hole: %v, %v", done, err)
 	}
 }
