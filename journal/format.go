@@ -64,6 +64,7 @@ const (
 	firstBatch        = 2 * pageSize
 	maxSegmentSize    = 1 << 30
 	maxSegments       = 1 << 16
+	maxNumber         = 1 << 62 // of LSNs and sequence numbers: they never wrap
 )
 
 var le = binary.LittleEndian
@@ -116,6 +117,9 @@ func (h *segmentHeader) decode(p []byte) error {
 	}
 	if h.size < 2*firstBatch || h.size > maxSegmentSize || h.size%pageSize != 0 || h.most == 0 || h.most > maxSegments {
 		return fmt.Errorf("segment header with %d segments of %d bytes", h.most, h.size)
+	}
+	if h.seq > maxNumber || h.first == 0 || h.first > maxNumber {
+		return fmt.Errorf("segment header with sequence number %d, first LSN %d", h.seq, h.first)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/hex"
 	"os"
 	"path/filepath"
@@ -15,7 +16,7 @@ func FuzzRecord(f *testing.F) {
 	var h [HeaderSize]byte
 	for lsn := LSN(1); lsn < 9; lsn++ {
 		record(lsn, 7, 5).EncodeHeader(h[:])
-		f.Add(h[:], uint32(5))
+		f.Add(bytes.Clone(h[:]), uint32(5))
 	}
 	f.Fuzz(func(t *testing.T, p []byte, prev uint32) {
 		var r Record
