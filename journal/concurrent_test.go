@@ -3,6 +3,7 @@ package journal
 import (
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -120,6 +121,7 @@ func TestGroupCommit(t *testing.T) {
 		})
 	}
 	for waiting.Load() < callers {
+		runtime.Gosched()
 	}
 	close(release)
 	wg.Wait()
