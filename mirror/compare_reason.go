@@ -41,7 +41,7 @@ func truncates(who, other string, common LSN, s Suffix) string {
 }
 
 func isNew(who, other string) string {
-	return fmt.Sprintf("%s holds no data of the volume yet; it can be filled from %s once it is declared new", who, other)
+	return fmt.Sprintf("%s holds no data of the volume yet and is filled from %s", who, other)
 }
 
 func writes(n uint64) string {

@@ -155,7 +155,7 @@ func RefuseConn(conn net.Conn, code Code, sentence string) {
 // after Disconnect or a refusal.
 func (v *Volume) Connect(node string) error {
 	return v.eachPeer(node, func(p *peer) {
-		p.want, p.problem, p.splitBrain = true, "", nil
+		p.want = true
 		kick(p.wake)
 	})
 }

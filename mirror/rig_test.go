@@ -17,6 +17,7 @@ import (
 
 	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/disk"
+	"github.com/lockstep-storage/lockstep/disk/fakedisk"
 	"github.com/lockstep-storage/lockstep/store"
 )
 
@@ -26,6 +27,8 @@ type rig struct {
 	t     testing.TB
 	nodes map[string]*rigNode
 	opts  func(*Options)
+	fake  bool                // on fake disks (rig_fault_test.go)
+	gates map[[2]string]*gate // by the nodes from and to
 }
 
 type rigNode struct {
@@ -34,7 +37,8 @@ type rigNode struct {
 	dir   string
 	boot  string
 	vol   *Volume
-	store *store.File
+	store Store
+	fake  *fakedisk.FS // nil on real files
 	l     net.Listener
 
 	mu    sync.Mutex
@@ -62,7 +66,16 @@ func seed(t testing.TB) *rand.Rand {
 }
 
 func newRig(t testing.TB, opts func(*Options), names ...string) *rig {
-	r := &rig{t: t, nodes: map[string]*rigNode{}, opts: opts}
+	return newRigOn(t, false, opts, names...)
+}
+
+func newRigOn(t testing.TB, fake bool, opts func(*Options), names ...string) *rig {
+	r := &rig{t: t, nodes: map[string]*rigNode{}, opts: opts, fake: fake, gates: map[[2]string]*gate{}}
+	for _, from := range names {
+		for _, to := range names {
+			r.gates[[2]string{from, to}] = &gate{}
+		}
+	}
 	for _, name := range names {
 		n := &rigNode{rig: r, name: name, dir: filepath.Join(t.TempDir(), name), boot: "boot", conns: map[net.Conn]bool{}}
 		r.nodes[name] = n
@@ -73,6 +86,7 @@ func newRig(t testing.TB, opts func(*Options), names ...string) *rig {
 		r.nodes[name].start()
 	}
 	t.Cleanup(func() {
+		r.openGates()
 		for _, n := range r.nodes {
 			if n.vol != nil {
 				n.kill()
@@ -88,6 +102,10 @@ func (r *rig) node(name string) *rigNode { return r.nodes[name] }
 func (n *rigNode) create() {
 	t := n.rig.t
 	t.Helper()
+	if n.rig.fake {
+		n.createFake()
+		return
+	}
 	fs, err := disk.OS(n.dir)
 	if err != nil {
 		t.Fatal(err)
@@ -101,8 +119,13 @@ func (n *rigNode) create() {
 	}
 }
 
-func (n *rigNode) options() Options {
+// disks opens the directory of the replica and its store.
+func (n *rigNode) disks() (disk.FS, Store) {
 	t := n.rig.t
+	t.Helper()
+	if n.rig.fake {
+		return n.fake, openFake(t, n.fake)
+	}
 	fs, err := disk.OS(n.dir)
 	if err != nil {
 		t.Fatal(err)
@@ -111,6 +134,11 @@ func (n *rigNode) options() Options {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return fs, st
+}
+
+func (n *rigNode) options() Options {
+	fs, st := n.disks()
 	n.store = st
 	o := Options{
 		Node: n.name, Volume: rigVolume, FS: fs, Store: st, Dialer: n, BootID: n.boot,
@@ -167,7 +195,7 @@ func (n *rigNode) accept(l net.Listener) {
 				conn.Close()
 				return
 			}
-			v.Accept(conn, pre, version)
+			v.Accept(n.rig.gates[[2]string{n.name, pre.Node}].wrap(conn), pre, version)
 		}()
 	}
 }
@@ -184,10 +212,11 @@ func (n *rigNode) Dial(ctx context.Context, node string) (net.Conn, error) {
 	}
 	var d net.Dialer
 	c, err := d.DialContext(ctx, "tcp", peer.l.Addr().String())
-	if err == nil {
-		n.track(c)
+	if err != nil {
+		return nil, err
 	}
-	return c, err
+	n.track(c)
+	return n.rig.gates[[2]string{n.name, node}].wrap(c), nil
 }
 
 // isolate cuts the node off, closing what is open; heal undoes it.
@@ -309,7 +338,7 @@ func (r *rig) inSync(primary, secondary string) {
 	})
 	x, y := make([]byte, rigSize), make([]byte, rigSize)
 	for _, c := range []struct {
-		s *store.File
+		s Store
 		p []byte
 	}{{a.store, x}, {b.store, y}} {
 		if _, err := c.s.ReadAt(c.p, 0); err != nil {

@@ -126,7 +126,9 @@ func (v *Volume) Info() block.Info {
 	}
 }
 
-const sectorSize = 512
+// sectorSize: a record may begin and end at any byte, so a client may copy an
+// image of any length.
+const sectorSize = 1
 
 // broadcast wakes whoever waits for a change. v.mu is held.
 func (v *Volume) broadcast() {
