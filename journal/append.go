@@ -48,11 +48,10 @@ func (j *Journal) checkAppend(recs []*Record, reserve bool) (rolls int, err erro
 	}
 	next, crc := j.End()+1, j.endCRC
 	for _, r := range recs {
-		want := r.CRC
-		if r.LSN != next || r.Seal(crc) != want {
+		if r.LSN != next || r.chain(crc, &j.scratch) != r.CRC {
 			panic(fmt.Sprintf("journal: record LSN %d appended after LSN %d, or not chained to it", r.LSN, next-1))
 		}
-		next, crc = next+1, want
+		next, crc = next+1, r.CRC
 	}
 	rolls = j.rolls(recs)
 	most := int(j.opts.segments())

@@ -133,9 +133,10 @@ type Journal struct {
 	closed  atomic.Bool
 
 	// The appender's own.
-	head   []byte
-	vec    [][]byte
-	making chan made // a segment that is made ahead of need; nil if none is
+	head    []byte
+	vec     [][]byte
+	scratch [HeaderSize]byte
+	making  chan made // a segment that is made ahead of need; nil if none is
 }
 
 // Create makes an empty journal in dir, whose first record will have LSN 1. It

@@ -119,10 +119,15 @@ func (r *Record) encodeBody(p []byte) {
 // it. PayloadCRC must have been set.
 func (r *Record) Seal(prev uint32) uint32 {
 	h := headers.Get().(*[HeaderSize]byte)
-	r.encodeBody(h[:])
-	r.CRC = crc32.Update(prev, Castagnoli, h[4:])
+	r.CRC = r.chain(prev, h)
 	headers.Put(h)
 	return r.CRC
+}
+
+// chain is the CRC that the record has after a predecessor of CRC prev.
+func (r *Record) chain(prev uint32, scratch *[HeaderSize]byte) uint32 {
+	r.encodeBody(scratch[:])
+	return crc32.Update(prev, Castagnoli, scratch[4:])
 }
 
 // headers are Seal's scratch: crc32 makes one on the stack escape.
