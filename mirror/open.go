@@ -307,7 +307,13 @@ func (v *Volume) settle() {
 	if v.takeCheckpoint() != nil {
 		return
 	}
-	_ = v.noteCheckpoint() // a failure is noted by fault, and closeFiles meets it again
+	v.seq.Lock()
+	v.mu.Lock()
+	notes := v.notes()
+	v.mu.Unlock()
+	v.appendNote(notes)
+	v.seq.Unlock()
+	_ = v.syncNow() // a failure is noted by fault, and closeFiles meets it again
 }
 
 func (v *Volume) closeFiles() error {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"strings"
 	"time"
 
@@ -195,6 +196,7 @@ func (v *Volume) becomePrimary(set []Member) error {
 	v.mu.Lock()
 	suspect := setHasNode(v.super.Set, v.opts.Node) && !setHas(v.super.Set, v.self())
 	v.role, v.serving, v.led = Primary, false, false
+	v.generation = math.MaxUint64 // until it is begun, nothing is durable enough
 	v.term++
 	v.committed = v.applied
 	v.pending.reset()

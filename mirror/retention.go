@@ -23,11 +23,8 @@ func (v *Volume) trim() {
 		limit, err = v.bitsInstead(size / 4)
 	}
 	if err == nil && limit > v.trimmed {
-		// The journal takes a beginning past its noted checkpoint for damage.
-		if err = v.noteCheckpoint(); err == nil {
-			v.trimmed = limit
-			err = v.journal.Trim(limit)
-		}
+		v.trimmed = limit
+		err = v.journal.Trim(limit)
 	}
 	if err != nil {
 		v.fault(fmt.Errorf("trim the journal: %w", err))
@@ -36,17 +33,6 @@ func (v *Volume) trim() {
 	v.mu.Lock()
 	v.broadcast()
 	v.mu.Unlock()
-}
-
-// noteCheckpoint has a durable batch say how far the store is durable.
-func (v *Volume) noteCheckpoint() error {
-	v.seq.Lock()
-	v.mu.Lock()
-	notes := v.notes()
-	v.mu.Unlock()
-	v.appendNote(notes)
-	v.seq.Unlock()
-	return v.syncNow()
 }
 
 // hold is what a peer lets go of: everything up to the LSN that it returns; away
