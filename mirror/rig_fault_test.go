@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"errors"
-	"io"
 	"net"
 	"sync"
 	"testing"
@@ -301,5 +300,3 @@ func (s *stall) letGo() {
 }
 
 var errDisk = errors.New("the disk is gone")
-
-var _ io.Closer = (*gatedConn)(nil)
