@@ -53,7 +53,9 @@ type Client struct {
 	Size int64 // of the export, bytes
 	conn net.Conn
 
-	mu      sync.Mutex // guards what follows, and writing to conn
+	sending sync.Mutex // held while a request goes out
+
+	mu      sync.Mutex // guards what follows
 	next    uint64
 	waiting map[uint64]*call
 	lost    error
@@ -193,9 +195,12 @@ func (c *Client) do(cmd, flags uint16, off int64, n int, payload, into []byte) e
 	h = binary.BigEndian.AppendUint64(h, uint64(off))
 	h = binary.BigEndian.AppendUint32(h, uint32(n))
 	c.waiting[c.next] = w
+	c.mu.Unlock()
+	// The receiver needs mu while a server waits for it to take an answer.
+	c.sending.Lock()
 	bufs := net.Buffers{h, payload}
 	_, err := bufs.WriteTo(c.conn)
-	c.mu.Unlock()
+	c.sending.Unlock()
 	if err != nil {
 		c.conn.Close() // the receiver then answers everybody, us too
 	}
@@ -223,8 +228,8 @@ func (c *Client) Flush() error { return c.do(cmdFlush, 0, 0, 0, nil, nil) }
 
 // Close says good-bye and ends the connection.
 func (c *Client) Close() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.sending.Lock()
+	defer c.sending.Unlock()
 	h := make([]byte, 28)
 	binary.BigEndian.PutUint32(h, magicRequest)
 	binary.BigEndian.PutUint16(h[6:], cmdDisc)

@@ -44,6 +44,7 @@ type conn struct {
 	pending  queue      // requests that are done but not yet answered
 	corked   uint64     // the batch whose replies its reader will write; 0: none
 	writing  bool       // somebody writes replies
+	stalled  *request   // whose replies the writer is to finish; then writing is set
 	hungUp   bool       // the socket is closed
 	over     bool       // no reply will come any more
 	stopping error      // why the server ends the connection

@@ -41,6 +41,7 @@ func (c *conn) wakeWriter() {
 // writer writes the replies that nobody else writes.
 func (c *conn) writer() {
 	for range c.wake {
+		c.resume()
 		c.mu.Lock()
 		over := c.over
 		c.mu.Unlock()
@@ -49,6 +50,24 @@ func (c *conn) writer() {
 		}
 		c.writePending(true)
 	}
+}
+
+// resume writes what is left of replies that did not fit into the socket.
+func (c *conn) resume() {
+	c.mu.Lock()
+	list, mute := c.stalled, c.hungUp
+	c.stalled = nil
+	c.mu.Unlock()
+	if list == nil {
+		return
+	}
+	if !mute {
+		c.sent(c.replies.writeTo(c.sock))
+	}
+	c.mu.Lock()
+	c.writing = false
+	c.retire(list)
+	c.mu.Unlock()
 }
 
 // stopWriter ends the writer. The channel stays open: a goroutine of the device
@@ -62,7 +81,9 @@ func (c *conn) stopWriter() {
 
 // writePending writes all replies that are pending, if nobody is writing. What
 // becomes pending meanwhile is written too if toTheEnd, else left to the writer:
-// the reader and the workers have other things to do.
+// the reader and the workers have other things to do. They do not wait for the
+// client to take its replies either, for it may wait for the reader to take its
+// requests.
 func (c *conn) writePending(toTheEnd bool) {
 	c.mu.Lock()
 	for !c.writing && c.pending.head != nil {
@@ -70,8 +91,12 @@ func (c *conn) writePending(toTheEnd bool) {
 		list := c.pending.takeAll()
 		mute := c.hungUp
 		c.mu.Unlock()
-		if !mute {
-			c.write(list)
+		if !mute && !c.write(list, toTheEnd) {
+			c.mu.Lock()
+			c.stalled = list // and c.writing stays set, for the writer
+			c.mu.Unlock()
+			c.wakeWriter()
+			return
 		}
 		c.mu.Lock()
 		c.writing = false
@@ -87,8 +112,9 @@ func (c *conn) writePending(toTheEnd bool) {
 	}
 }
 
-// write sends the replies of a list of requests. The caller set c.writing.
-func (c *conn) write(list *request) {
+// write sends the replies of a list of requests. The caller set c.writing. It
+// reports false if the socket is full and it was not to wait.
+func (c *conn) write(list *request, wait bool) bool {
 	b := &c.replies
 	b.reset()
 	var over error
@@ -108,12 +134,25 @@ func (c *conn) write(list *request) {
 			b.payload(q.payload.Bytes())
 		}
 	}
-	if err := b.writeTo(c.sock); err != nil {
+	if over != nil {
+		defer c.stop(over)
+	}
+	b.left = b.iov
+	if wait {
+		c.sent(b.writeTo(c.sock))
+		return true
+	}
+	rest, err := c.sock.trySend(b.iov)
+	c.sent(err)
+	b.left = rest
+	return err != nil || len(rest) == 0
+}
+
+// sent hangs up if replies could not be sent.
+func (c *conn) sent(err error) {
+	if err != nil {
 		c.log.Debug("replies not sent", "error", err)
 		c.hangUp()
-	}
-	if over != nil {
-		c.stop(over)
 	}
 }
 
@@ -136,6 +175,7 @@ func (c *conn) complain(q *request, errno uint32) {
 type replyBuffer struct {
 	headers  []byte   // of all replies, one after the other
 	iov      [][]byte // what is to be written
+	left     [][]byte // what of it was not
 	inHeader bool     // iov's last element is the end of headers
 }
 
@@ -173,7 +213,7 @@ func (b *replyBuffer) payload(p []byte) {
 
 // writeTo writes everything, at most about writeChunk bytes at a time.
 func (b *replyBuffer) writeTo(s stream) error {
-	for rest := b.iov; len(rest) > 0; {
+	for rest := b.left; len(rest) > 0; {
 		n, size := 1, len(rest[0])
 		for n < len(rest) && size+len(rest[n]) <= writeChunk {
 			size += len(rest[n])

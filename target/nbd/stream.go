@@ -17,6 +17,9 @@ type stream interface {
 	// writev writes all parts, which it may change. The client has the progress
 	// timeout to make room.
 	writev(parts [][]byte) error
+	// trySend writes what the socket takes without waiting for the client, and
+	// returns the parts that are left. It changes parts.
+	trySend(parts [][]byte) (rest [][]byte, err error)
 	// stopReading makes a read that waits, and all later ones, fail.
 	stopReading()
 	// hangUp makes everything fail.
@@ -51,6 +54,11 @@ func (s *plainStream) writev(parts [][]byte) error {
 	s.bufs = parts
 	_, err := s.bufs.WriteTo(s.Conn)
 	return err
+}
+
+// trySend waits: the runtime's write has no other form.
+func (s *plainStream) trySend(parts [][]byte) ([][]byte, error) {
+	return nil, s.writev(parts)
 }
 
 func (s *plainStream) stopReading() {

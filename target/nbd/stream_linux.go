@@ -9,6 +9,7 @@ import (
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -18,12 +19,19 @@ import (
 // resets the connection, and replies still under way would be lost.
 const lingerTime = time.Second
 
+// maxVector is the most parts of one system call (IOV_MAX).
+const maxVector = 1024
+
 // socketStream is a socket in blocking mode, outside the runtime's poller: who
 // reads or writes waits in the kernel, on a thread of his own. By way of the
 // poller every arrival wakes a second thread, which at queue depth 1 took more
 // than a third of the rate away. The price is a thread for each connection.
 type socketStream struct {
 	fd int
+
+	// The one writer's.
+	iov []unix.Iovec
+	msg unix.Msghdr
 
 	mu     sync.Mutex // guards fd against use after close, by those who hang up
 	closed bool
@@ -91,23 +99,61 @@ func (s *socketStream) writev(parts [][]byte) error {
 		default:
 			return os.NewSyscallError("writev", err)
 		}
-		for len(parts) > 0 && n >= len(parts[0]) {
-			n -= len(parts[0])
-			parts = parts[1:]
-		}
-		if n > 0 {
-			parts[0] = parts[0][n:]
-		}
+		parts = skipBytes(parts, n)
 	}
 	return nil
+}
+
+// skipBytes takes the first n bytes off parts.
+func skipBytes(parts [][]byte, n int) [][]byte {
+	for len(parts) > 0 && n >= len(parts[0]) {
+		n -= len(parts[0])
+		parts = parts[1:]
+	}
+	if n > 0 {
+		parts[0] = parts[0][n:]
+	}
+	return parts
+}
+
+func (s *socketStream) trySend(parts [][]byte) ([][]byte, error) {
+	for len(parts) > 0 {
+		n, err := s.send(parts)
+		switch err {
+		case 0:
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			return parts, nil
+		default:
+			return parts, os.NewSyscallError("sendmsg", err)
+		}
+		parts = skipBytes(parts, n)
+	}
+	return nil, nil
+}
+
+// send is sendmsg without waiting. It is the raw call: the wrapper of x/sys
+// would allocate the vector each time.
+func (s *socketStream) send(parts [][]byte) (int, unix.Errno) {
+	s.iov = s.iov[:0]
+	for _, p := range parts[:min(len(parts), maxVector)] {
+		v := unix.Iovec{Base: unsafe.SliceData(p)}
+		v.SetLen(len(p))
+		s.iov = append(s.iov, v)
+	}
+	s.msg = unix.Msghdr{Iov: &s.iov[0]}
+	s.msg.SetIovlen(len(s.iov))
+	n, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(s.fd), uintptr(unsafe.Pointer(&s.msg)), unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	clear(s.iov) // payloads go back to their pool
+	return int(n), errno
 }
 
 func (s *socketStream) writeSome(parts [][]byte) (int, error) {
 	if len(parts) == 1 {
 		return unix.Write(s.fd, parts[0])
 	}
-	const most = 1024 // IOV_MAX
-	return unix.Writev(s.fd, parts[:min(len(parts), most)])
+	return unix.Writev(s.fd, parts[:min(len(parts), maxVector)])
 }
 
 func (s *socketStream) stopReading() { s.shutdown(unix.SHUT_RD) }

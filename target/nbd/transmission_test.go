@@ -420,3 +420,29 @@ func TestClientThatNeverReads(t *testing.T) {
 	}
 	r.works()
 }
+
+// TestReaderDoesNotWaitForReplies: a client that sends a long write before it
+// takes the answers to its reads is not left hanging, each side waiting for the
+// other to read.
+func TestReaderDoesNotWaitForReplies(t *testing.T) {
+	r := newRig(t, memory.Sized(testSize), Options{})
+	p := r.attach()
+	p.SetDeadline(time.Now().Add(20 * time.Second))
+	const reads, size = 24, 1 << 20
+	for i := range reads {
+		p.request(wire.Request{Type: wire.CmdRead, Cookie: uint64(i), Len: size})
+	}
+	payload := make([]byte, 8<<20)
+	p.request(wire.Request{Type: wire.CmdWrite, Cookie: reads, Len: uint32(len(payload))}, payload...)
+	seen := map[uint64]bool{}
+	for range reads + 1 {
+		reply := p.reply()
+		if reply.Errno != 0 || seen[reply.Cookie] {
+			t.Fatalf("reply %+v", reply)
+		}
+		seen[reply.Cookie] = true
+		if reply.Cookie != reads {
+			p.want(size)
+		}
+	}
+}
