@@ -66,20 +66,31 @@ func numbersIn(t testing.TB, image []byte) *cellsOf {
 	t.Helper()
 	var s cellsOf
 	for i := range s {
-		p := image[i*crashCell:][:crashCell]
-		s[i] = uint32(binary.LittleEndian.Uint64(p) >> 32)
-		for w := range crashCell / 8 {
-			want := uint64(0)
-			if s[i] != 0 {
-				want = wordOf(s[i], int64(i), w)
-			}
-			if got := binary.LittleEndian.Uint64(p[8*w:]); got != want {
-				t.Fatalf("cell %d is of change %d, but its word %d is %016x", i, s[i], w, got)
-			}
+		n, whole := numberOf(image[i*crashCell:][:crashCell], int64(i))
+		if !whole {
+			t.Fatalf("cell %d is torn: it begins with change %d", i, n)
 		}
+		s[i] = n
 	}
 	return &s
 }
+
+// numberOf is which change a cell is of, and whether all of it is.
+func numberOf(p []byte, cell int64) (n uint32, whole bool) {
+	n = uint32(binary.LittleEndian.Uint64(p) >> 32)
+	for w := range crashCell / 8 {
+		want := uint64(0)
+		if n != 0 {
+			want = wordOf(n, cell, w)
+		}
+		if binary.LittleEndian.Uint64(p[8*w:]) != want {
+			return n, false
+		}
+	}
+	return n, true
+}
+
+func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 0)) }
 
 // A remains is what a crash left, and what was promised of it then.
 type remains struct {
@@ -97,6 +108,8 @@ type crasher struct {
 	t       testing.TB
 	rng     *rand.Rand
 	disk    *fakedisk.FS
+	keep    func() fakedisk.Policy // what power losses leave; nil: anything, kills too
+	when    func(op fakedisk.Op, name string) bool
 	all     []numbered
 	image   cellsOf // of the first done changes, which nothing takes back
 	done    int
@@ -121,13 +134,18 @@ func TestP1P2SingleCopyCrash(t *testing.T) {
 		}
 	}
 	c := &crasher{t: t, rng: seed(t)}
+	c.run(states)
+}
+
+// run checks so many crashes.
+func (c *crasher) run(states int) {
 	c.disk = fakedisk.New(c.rng.Uint64())
-	createFake(t, c.disk, "a", crashSize)
+	createFake(c.t, c.disk, "a", crashSize)
 	rounds := 0
 	for ; c.checked < states; rounds++ {
 		c.round()
 	}
-	t.Logf("%d crashes in %d rounds, %d changes", c.checked, rounds, len(c.all))
+	c.t.Logf("%d crashes in %d rounds, %d changes", c.checked, rounds, len(c.all))
 }
 
 // round opens the volume, works, and crashes, over and over beside it and once
@@ -137,10 +155,10 @@ func (c *crasher) round() {
 	c.flushed.Store(int64(c.done))
 	c.submitted.Store(int64(len(c.all)))
 	rare := 1 + c.rng.IntN(30)
-	hookRng := rand.New(rand.NewPCG(c.rng.Uint64(), 0))
+	hookRng := newRand(c.rng.Uint64())
 	d := c.disk
 	d.OnOp(func(op fakedisk.Op, name string) error {
-		if op == fakedisk.OpRead || op == fakedisk.OpSize || op == fakedisk.OpOpen {
+		if op == fakedisk.OpRead || op == fakedisk.OpSize || op == fakedisk.OpOpen || c.when != nil && !c.when(op, name) {
 			return nil
 		}
 		c.mu.Lock()
@@ -179,10 +197,12 @@ func (c *crasher) round() {
 func (c *crasher) crash(d *fakedisk.FS, rng *rand.Rand, op fakedisk.Op, name string) remains {
 	r := remains{op: op, name: name, flushed: int(c.flushed.Load())}
 	r.atLeast = r.flushed
-	switch rng.IntN(5) {
-	case 0:
+	switch k := rng.IntN(5); {
+	case c.keep != nil:
+		r.disk = d.CrashClone(c.keep())
+	case k == 0:
 		r.disk = d.CrashClone(fakedisk.LoseAll)
-	case 1:
+	case k == 1:
 		r.killed, r.atLeast = true, int(c.acked.Load())
 		r.disk = d.KillClone()
 	default:
@@ -279,7 +299,7 @@ func (c *crasher) check(r remains, deeper bool) int {
 	c.checked++
 	var again *remains
 	if deeper && c.rng.IntN(3) == 0 {
-		at, n, rng := c.rng.IntN(40), 0, rand.New(rand.NewPCG(c.rng.Uint64(), 0))
+		at, n, rng := c.rng.IntN(40), 0, newRand(c.rng.Uint64())
 		var mu sync.Mutex
 		r.disk.OnOp(func(op fakedisk.Op, name string) error {
 			mu.Lock()

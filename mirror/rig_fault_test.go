@@ -3,6 +3,7 @@ package mirror
 import (
 	"errors"
 	"net"
+	"path"
 	"sync"
 	"testing"
 	"time"
@@ -267,12 +268,12 @@ type stall struct {
 	once    sync.Once
 }
 
-// stallAt stalls the operations of a kind on the named file for which when (nil:
-// always) is true.
-func (n *rigNode) stallAt(kind fakedisk.Op, name string, when func() bool) *stall {
+// stallAt stalls the operations of a kind on the files whose name matches (see
+// path.Match) for which when (nil: always) is true.
+func (n *rigNode) stallAt(kind fakedisk.Op, pattern string, when func() bool) *stall {
 	s := &stall{reached: make(chan struct{}), free: make(chan struct{})}
 	n.fake.OnOp(func(op fakedisk.Op, file string) error {
-		if op == kind && file == name && (when == nil || when()) {
+		if match, _ := path.Match(pattern, file); op == kind && match && (when == nil || when()) {
 			s.once.Do(func() { close(s.reached) })
 			<-s.free
 		}
