@@ -17,7 +17,7 @@ func (c *Comparison) explain(ours, theirs *Description) string {
 	case WeTruncate:
 		return truncates(us, them, c.Common, c.Ours)
 	case SplitBrain:
-		return fmt.Sprintf("split-brain: after LSN %d %s wrote %s and %s wrote %s; both stay as they are until one is told to discard its own",
+		return fmt.Sprintf("split-brain: after LSN %d %s wrote %s and %s wrote %s; both stay as they are until the volume is deleted and created anew on the node whose writes are to be given up",
 			c.Common, us, writes(c.Ours.Writes), them, writes(c.Theirs.Writes))
 	case PeerIsNew:
 		return isNew(them, us)

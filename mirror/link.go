@@ -150,7 +150,7 @@ func (l *link) unregister(err error) (again bool) {
 	var refuses *refusal
 	isBye := errors.As(err, &bye)
 	again = errors.Is(err, errAgain) || isBye && bye.Code == CodeBusy
-	lostPrimary := false
+	cutOff := false
 
 	v.mu.Lock()
 	if p.link == l {
@@ -175,12 +175,12 @@ func (l *link) unregister(err error) (again bool) {
 	if err != nil && !again {
 		p.noteLocked(err.Error())
 	}
-	lostPrimary = l.met && l.theirs.Role == Primary && !again && v.role == Secondary && v.super.Disk == UpToDate
+	cutOff = l.met && !(isBye && bye.Code == CodeBusy) && v.role == Secondary && v.super.Disk == UpToDate
 	v.broadcast()
 	v.mu.Unlock()
 
 	kick(v.watchKick)
-	if lostPrimary {
+	if cutOff {
 		// Whether others went on is unknown from here (10a).
 		_ = v.commitSuper(func(sb *Superblock) {
 			if sb.Disk == UpToDate {

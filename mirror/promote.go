@@ -147,11 +147,13 @@ func (p *peer) unknown() (sentence string, hopeless bool) {
 	if l := p.link; l != nil && l.met {
 		switch {
 		case l.theirs.Role == Primary:
-			return fmt.Sprintf("node %q is Primary: demote it first", p.node), true
+			return fmt.Sprintf("node %q is Primary: demote it first; should it be dead, its connection ends within %v", p.node, v.opts.PeerTimeout), true
 		case l.verdict.Verdict == InSync, l.verdict.Verdict == PeerBehind,
 			l.verdict.Verdict == PeerTruncates, l.verdict.Verdict == PeerIsNew:
 			return "", false
-		case l.verdict.Verdict == WeAreBehind, l.verdict.Verdict == WeTruncate, l.verdict.Verdict == WeAreNew:
+		case l.verdict.Verdict == WeAreNew:
+			return fmt.Sprintf("node %q has the volume's data and this replica is empty: promote it there", p.node), true
+		case l.verdict.Verdict == WeAreBehind, l.verdict.Verdict == WeTruncate:
 			return fmt.Sprintf("node %q has %d records that this one lacks: promote it there", p.node, l.verdict.Theirs.Records), false
 		}
 		return fmt.Sprintf("node %q: %s", p.node, l.verdict.Reason), false
@@ -159,10 +161,23 @@ func (p *peer) unknown() (sentence string, hopeless bool) {
 	if p.splitBrain != nil {
 		return fmt.Sprintf("node %q: %s", p.node, p.splitBrain.Reason), false
 	}
+	if !p.want {
+		return fmt.Sprintf("node %q is StandAlone and may have gone on alone: run 'lockstep connect %s %s' (%s)", p.node, v.opts.Volume, p.node, orNothing(p.problem)), false
+	}
+	if len(v.super.History) == 0 {
+		return fmt.Sprintf("node %q is not connected, and this replica is empty: forced, it begins as an empty volume of its own, and what %q may hold cannot be joined with it again", p.node, p.node), false
+	}
 	if v.super.Excluded || len(v.super.Set) == 0 || setHasNode(v.super.Set, p.node) {
 		return fmt.Sprintf("node %q is not connected: it may have gone on alone", p.node), false
 	}
 	return "", false // excluded by our own superblock
+}
+
+func orNothing(problem string) string {
+	if problem == "" {
+		return "nothing was reported"
+	}
+	return problem
 }
 
 // setForPromotion is the in-sync set of the generation that a promotion begins:

@@ -43,6 +43,7 @@ func (p *peer) status() PeerStatus {
 		Received: p.received, Durable: p.durable, OutOfSync: p.bits.Count(),
 		SplitBrain: p.splitBrain, Problem: p.problem, CatchUps: p.catchUps, Resyncs: p.resyncs,
 	}
+	s.Behind = p.behind()
 	l := p.link
 	switch {
 	case l == nil && !p.want:
@@ -58,6 +59,21 @@ func (p *peer) status() PeerStatus {
 		s.Replication, s.Progress = l.replication()
 	}
 	return s
+}
+
+// behind is about how many bytes the peer lacks: its bitmap's, and its share of
+// what the journal holds. v.mu is held.
+func (p *peer) behind() int64 {
+	v := p.v
+	if v.role != Primary {
+		return -1
+	}
+	first, end := v.journal.First(), v.end
+	has := max(p.received, p.claim.durable, p.bitsThrough, first-1)
+	if end == 0 || has >= end {
+		return p.bits.Count()
+	}
+	return p.bits.Count() + int64(float64(v.journal.Used())*float64(end-has)/float64(end-first+1))
 }
 
 // diskNow is a Secondary's disk state as its Primary knows it. v.mu is held.

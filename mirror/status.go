@@ -47,18 +47,21 @@ type JournalStatus struct {
 
 // PeerStatus is what a volume knows of one peer.
 type PeerStatus struct {
-	Node        string            `json:"node"`
-	Connection  ConnState         `json:"connection"`
-	Replication ReplState         `json:"replication"`
-	Role        *Role             `json:"role,omitempty"` // nil while unknown
-	Disk        *DiskState        `json:"disk,omitempty"`
-	Member      bool              `json:"member"` // of the in-sync set
-	Received    LSN               `json:"received"`
-	Durable     LSN               `json:"durable"`
-	OutOfSync   int64             `json:"outOfSync"` // bytes set in its bitmap
-	Verdict     string            `json:"verdict,omitempty"`
-	Progress    *Progress         `json:"progress,omitempty"`
-	SplitBrain  *SplitBrainStatus `json:"splitBrain,omitempty"`
+	Node        string     `json:"node"`
+	Connection  ConnState  `json:"connection"`
+	Replication ReplState  `json:"replication"`
+	Role        *Role      `json:"role,omitempty"` // nil while unknown
+	Disk        *DiskState `json:"disk,omitempty"`
+	Member      bool       `json:"member"` // of the in-sync set
+	Received    LSN        `json:"received"`
+	Durable     LSN        `json:"durable"`
+	OutOfSync   int64      `json:"outOfSync"` // bytes set in its bitmap
+	// Behind is about how many bytes it lacks, in its bitmap and in the journal,
+	// as a Primary knows; -1 while unknown.
+	Behind     int64             `json:"behind"`
+	Verdict    string            `json:"verdict,omitempty"`
+	Progress   *Progress         `json:"progress,omitempty"`
+	SplitBrain *SplitBrainStatus `json:"splitBrain,omitempty"`
 	// Problem is the last refusal or connection error, as a sentence.
 	Problem string `json:"problem,omitempty"`
 

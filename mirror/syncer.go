@@ -11,8 +11,8 @@ import (
 // and with it the applier, moving.
 const syncBytes = 8 << 20
 
-// syncLoop is the volume's one caller of fdatasync on the journal: whoever
-// waits when a round begins is served by it (group commit).
+// syncLoop syncs the journal for whoever waits, and in the background: all who
+// wait when a round begins are served by it (group commit).
 func (v *Volume) syncLoop() {
 	tick := time.NewTicker(v.opts.SyncInterval)
 	defer tick.Stop()

@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/dustin/go-humanize"
-	"github.com/lockstep-storage/lockstep/mirror"
 	"github.com/lockstep-storage/lockstep/node"
 	"github.com/urfave/cli/v2"
 )
@@ -95,7 +94,7 @@ func printCreated(w io.Writer, st node.VolumeStatus, words string) {
 		fmt.Fprintf(w, ", mirrored with %s", strings.Join(peers, ", "))
 	}
 	fmt.Fprintln(w)
-	if st.Role != mirror.Primary {
+	if len(peers) > 0 {
 		fmt.Fprintf(w, "once it exists on every node, promote it on the one that shall serve it: lockstep promote %s%s\n", st.Name, words)
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"io"
+	"os"
 
 	"github.com/lockstep-storage/lockstep/node"
 	"github.com/urfave/cli/v2"
@@ -34,7 +35,7 @@ func socketOf(c *cli.Context) (path, words string) {
 		lineage := c.Lineage()
 		path = lineage[1].String("socket")
 	}
-	if path != node.DefaultSocket() {
+	if path != node.DefaultSocket() && path != os.Getenv(socketEnv) {
 		words = " --socket " + path
 	}
 	return path, words

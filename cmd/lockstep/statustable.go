@@ -63,20 +63,15 @@ func orUnknown[T fmt.Stringer](v *T) string {
 	return (*v).String()
 }
 
-// behind says what a peer lacks, as far as this node knows: blocks by bitmap,
-// or writes. Only a Primary knows.
+// behind says about how much a peer lacks. Only a Primary knows.
 func behind(v *mirror.Status, p mirror.PeerStatus) string {
 	switch {
-	case p.OutOfSync > 0:
-		return humanize.IBytes(uint64(p.OutOfSync))
 	case v.Role != mirror.Primary:
 		return "-"
-	case p.Connection != mirror.Connected:
+	case p.Behind < 0:
 		return "?"
-	case p.Received < v.End:
-		return humanize.Comma(int64(v.End-p.Received)) + " writes"
 	}
-	return "0"
+	return humanize.IBytes(uint64(p.Behind))
 }
 
 // volumeSentences are a volume's troubles and progress, each a line.

@@ -18,9 +18,9 @@ func TestStatusTable(t *testing.T) {
 		{Name: "data", Status: &mirror.Status{
 			Node: "alpha", Size: 1 << 30, Role: mirror.Primary, Disk: mirror.UpToDate, End: 12345, Waiting: "waits for beta",
 			Peers: []mirror.PeerStatus{
-				{Node: "beta", Connection: mirror.Connected, Replication: mirror.CatchUp, Role: &secondary, Disk: &outdated, Received: 45,
+				{Node: "beta", Connection: mirror.Connected, Replication: mirror.CatchUp, Role: &secondary, Disk: &outdated, Received: 45, Behind: 41 << 20,
 					Progress: &mirror.Progress{Done: 30 << 20, Total: 120 << 20, Speed: 10 << 20, Left: 9 * time.Second}},
-				{Node: "gamma", Connection: mirror.Connecting, OutOfSync: 5 << 20, Problem: "cannot connect: connection refused"},
+				{Node: "gamma", Connection: mirror.Connecting, OutOfSync: 5 << 20, Behind: 5 << 20, Problem: "cannot connect: connection refused"},
 				{Node: "delta", Connection: mirror.StandAlone, Role: &primary, Disk: &upToDate,
 					SplitBrain: &mirror.SplitBrainStatus{Common: 100, Ours: 7, Theirs: 3, Reason: "split-brain: after LSN 100 alpha wrote 7 records and delta wrote 3 records"}, Problem: "the same"},
 			},
