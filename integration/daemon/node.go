@@ -46,7 +46,7 @@ func New(c Config) (*Node, error) {
 		listen = append(listen, fmt.Sprintf("%q", c.NBD))
 	}
 	fmt.Fprintf(&y, "node: %s\ndata-dir: %s\nadmin: %s\n", c.Name, n.DataDir(), n.Socket())
-	fmt.Fprintf(&y, "nbd: {listen: [%s]}\npeer: {listen: %q}\n", strings.Join(listen, ", "), c.Peer)
+	fmt.Fprintf(&y, "nbd: {listen: [%s]}\npeer: {listen: %q, allow-plaintext: true}\n", strings.Join(listen, ", "), c.Peer)
 	fmt.Fprintf(&y, "nodes:\n")
 	for name, addr := range c.Dial {
 		fmt.Fprintf(&y, "  %s: %q\n", name, addr)

@@ -35,7 +35,7 @@ var rooms = map[string][]string{
 	"cmd/lockstep":  {"node", "mirror"},
 
 	// What stands outside the product: it may look at all of it.
-	"benchmarks":  {"block", "disk", "journal", "bitmap", "store", "mirror", "target", "target/nbd", "node"},
+	"benchmarks":  {"block", "disk", "journal", "bitmap", "store", "mirror", "target", "target/nbd", "node", "integration"},
 	"integration": {"block", "disk", "journal", "bitmap", "store", "mirror", "target", "target/nbd", "node"},
 }
 
