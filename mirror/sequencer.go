@@ -76,7 +76,7 @@ func (s *session) Submit(reqs []*block.Request) {
 	lone := false
 	for r := v.inbox.take(); r != nil; r = v.inbox.take() {
 		for r != nil {
-			v.admit(r.Len)
+			v.admit(r)
 			r = v.order(r)
 		}
 		lone = v.callSyncer()
@@ -110,9 +110,12 @@ const (
 	roundRecords = 256
 )
 
-// admit waits until the volume can take a round of writes that begins with one
-// of n bytes.
-func (v *Volume) admit(n int64) {
+// admit waits until the volume can take a round that begins with r.
+func (v *Volume) admit(r *block.Request) {
+	n := int64(0)
+	if r.Op == block.OpWrite { // the others have no payload
+		n = r.Len
+	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	_ = v.await(v.ctx, func() (bool, error) {

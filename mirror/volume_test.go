@@ -3,6 +3,7 @@ package mirror
 import (
 	"bytes"
 	"testing"
+	"time"
 
 	"github.com/lockstep-storage/lockstep/block"
 )
@@ -195,5 +196,24 @@ func TestKillLoop(t *testing.T) {
 			}
 		}
 		r.inSync(nodes[0].name, nodes[1].name)
+	}
+}
+
+// TestLongTrim: the length of a trim is no payload, and asks for no room in the
+// journal.
+func TestLongTrim(t *testing.T) {
+	r := newRig(t, nil, "a")
+	a := r.node("a")
+	r.eventually("a serves", func() bool { return a.vol.Status().Serving })
+	c := a.attach()
+	v := a.vol
+	v.mu.Lock()
+	v.super.Size = 4 << 30 // as if the volume were longer than its journal
+	v.mu.Unlock()
+	done := c.submit(&block.Request{Op: block.OpTrim, Off: 0, Len: 1 << 30})
+	select {
+	case <-done: // its application fails past the store's end, which is no matter here
+	case <-time.After(20 * time.Second):
+		t.Fatal("a trim longer than the journal hangs")
 	}
 }
