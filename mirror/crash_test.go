@@ -127,6 +127,9 @@ type crasher struct {
 // was flushed (after a kill: acknowledged).
 func TestP1P2SingleCopyCrash(t *testing.T) {
 	states := 150
+	if underRace {
+		states = 30
+	}
 	if v := os.Getenv("LOCKSTEP_CRASH_STATES"); v != "" {
 		var err error
 		if states, err = strconv.Atoi(v); err != nil {

@@ -29,7 +29,11 @@ func TestInvariant1WALRule(t *testing.T) {
 		return func(u fakedisk.Unsynced) bool { return u.Kind == fakedisk.OpWrite && u.Name == fakeData }
 	}
 	c.when = func(op fakedisk.Op, name string) bool { return name == fakeData }
-	c.run(60)
+	states := 60
+	if underRace {
+		states = 15
+	}
+	c.run(states)
 }
 
 // TestInvariant1WALRuleRegions: nor does the store hold a byte of a region whose

@@ -251,6 +251,9 @@ type tossed struct {
 // differently; and whenever they are healed, both replicas are the same.
 func TestRandomFaults(t *testing.T) {
 	rounds := 30
+	if underRace {
+		rounds = 10
+	}
 	if v := os.Getenv("LOCKSTEP_FAULT_ROUNDS"); v != "" {
 		var err error
 		if rounds, err = strconv.Atoi(v); err != nil {
