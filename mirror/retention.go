@@ -14,16 +14,21 @@ import (
 // records until the journal is three quarters full; then the oldest go into its
 // bitmap. A peer in catch-up keeps them, and writers wait (replication.md 8).
 func (v *Volume) trim() {
+	v.mu.Lock()
+	starved, trimmed := v.starved, v.trimmed
+	v.mu.Unlock()
 	size := v.journal.Size()
-	if v.journal.Used() < size/4 {
+	if v.journal.Used() < size/4 && !starved {
 		return
 	}
 	limit, err := v.raiseBases()
-	if err == nil && v.journal.Used() > size/4*3 {
+	if err == nil && (v.journal.Used() > size/4*3 || starved && limit <= trimmed) {
 		limit, err = v.bitsInstead(size / 4)
 	}
-	if err == nil && limit > v.trimmed {
+	if err == nil && limit > trimmed {
+		v.mu.Lock()
 		v.trimmed = limit
+		v.mu.Unlock()
 		err = v.journal.Trim(limit)
 	}
 	if err != nil {

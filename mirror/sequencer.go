@@ -137,10 +137,13 @@ func (v *Volume) admit(r *block.Request) {
 const maxQueue = 1 << 17
 
 // journalRoom reports whether the journal can take a round that begins with a
-// write of n bytes, wherever the segments' borders fall.
+// write of n bytes, wherever the segments' borders fall: each wastes up to a
+// record's length. If it cannot, trim is told. v.mu is held.
 func (v *Volume) journalRoom(n int64) bool {
-	need := max(n, 0) + 2*roundBytes + 2*v.segmentSize
-	return v.journal.Size()-v.journal.Used() >= need
+	perSegment := v.segmentSize - journal.MaxPayload - 64<<10
+	segments := (n+2*roundBytes)/perSegment + 3
+	v.starved = v.journal.Size()-v.journal.Used() < segments*v.segmentSize
+	return !v.starved
 }
 
 // order turns requests into records, up to a round's limits, and returns those

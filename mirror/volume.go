@@ -90,7 +90,8 @@ type state struct {
 	stableNote LSN // noted, durably: what may be applied
 	applied    LSN
 	checkpoint LSN
-	trimmed    LSN // limit of the last trim
+	trimmed    LSN  // limit of the last trim
+	starved    bool // somebody waits for room in the journal
 
 	syncWant LSN // somebody waits for this to be durable
 	flushes  []flushWait

@@ -2,10 +2,15 @@ package mirror
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"net"
 	"testing"
 	"time"
 
 	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/disk"
+	"github.com/lockstep-storage/lockstep/store"
 )
 
 func TestSingleCopySurvivesKill(t *testing.T) {
@@ -217,3 +222,41 @@ func TestLongTrim(t *testing.T) {
 		t.Fatal("a trim longer than the journal hangs")
 	}
 }
+
+// TestLongestWrites: the smallest journal takes the longest request that a
+// client may send, again and again, also while a peer is away.
+func TestLongestWrites(t *testing.T) {
+	const size = 64 << 20
+	dir, err := disk.OS(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Create(dir, CreateOptions{Node: "a", Volume: "v", Size: size, JournalSize: 64 << 20}); err != nil {
+		t.Fatal(err)
+	}
+	v, err := Open(Options{Node: "a", Volume: "v", FS: dir, Store: store.NewMemory(size), Peers: []string{"b"}, Dialer: nowhere{},
+		SyncInterval: 20 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer v.Close(t.Context())
+	if err := v.Promote(t.Context(), PromoteOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	s, err := v.Attach(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &client{t, s}
+	for i := range 8 {
+		c.write(int64(i%2)*block.MaxBuffer, fill(byte(i+1), block.MaxBuffer))
+	}
+	if p := c.read(0, 1); p[0] != 7 {
+		t.Errorf("reads %d", p[0])
+	}
+}
+
+// nowhere dials nobody.
+type nowhere struct{}
+
+func (nowhere) Dial(context.Context, string) (net.Conn, error) { return nil, errors.New("nowhere") }
