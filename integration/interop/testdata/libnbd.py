@@ -1,64 +1,88 @@
-# Uses an export as a program over libnbd would, and asserts every answer.
-#
-#   libnbd.py URI
+"""Drives an NBD export through libnbd: many requests in flight on several
+connections, flags, a flush that covers all of them, and errors.
+
+  libnbd.py URI
+"""
 import errno
+import random
 import sys
 
 import nbd
 
-h = nbd.NBD()
-h.connect_uri(sys.argv[1])
-size = h.get_size()
+BLOCK = 64 << 10
+uri = sys.argv[1]
+conns = [nbd.NBD() for _ in range(4)]
+for h in conns:
+    h.set_strict_mode(0)  # so that refusals come from the server
+    h.connect_uri(uri)
+h = conns[0]
 assert h.can_flush() and h.can_fua() and h.can_trim() and h.can_zero() and h.can_multi_conn()
 assert not h.is_read_only()
+size = h.get_size()
+rng = random.Random(1)
+want = {}
 
-# Many requests in flight, answered in whatever order.
-count, step = 256, 8192
-bufs = [nbd.Buffer.from_bytearray(bytearray([i]) * step) for i in range(count)]
-cookies = [h.aio_pwrite(b, i * step) for i, b in enumerate(bufs)]
-while not all(h.aio_command_completed(c) for c in cookies[-1:]):
-    h.poll(-1)
-for c in cookies[:-1]:
-    while not h.aio_command_completed(c):
+
+def finish(h, cookie):
+    while not h.aio_command_completed(cookie):
         h.poll(-1)
-h.flush()
-for i in range(count):
-    assert h.pread(step, i * step) == bytes([i]) * step, "block %d" % i
 
-# What changes without data.
-h.pwrite(b"x" * 65536, 0, nbd.CMD_FLAG_FUA)
+
+# 64 writes in flight on each connection, each to a block of its own. A flush on
+# one connection covers them all.
+numbers = rng.sample(range(size // BLOCK), 256)
+writes = []
+for i, n in enumerate(numbers):
+    want[n] = rng.randbytes(BLOCK)
+    h = conns[i % len(conns)]
+    flags = nbd.CMD_FLAG_FUA if i % 5 == 0 else 0
+    writes.append((h, h.aio_pwrite(nbd.Buffer.from_bytearray(bytearray(want[n])), n * BLOCK, flags=flags)))
+for h, cookie in writes:
+    finish(h, cookie)
+conns[0].flush()
+
+# Everything is read back through the other connections, out of order.
+reads = []
+for i, n in enumerate(sorted(want, key=lambda _: rng.random())):
+    h = conns[(i + 1) % len(conns)]
+    buf = nbd.Buffer(BLOCK)
+    reads.append((h, n, buf, h.aio_pread(buf, n * BLOCK)))
+for h, n, buf, cookie in reads:
+    finish(h, cookie)
+    assert buf.to_bytearray() == want[n], "block %d differs" % n
+
+# What changes without data, with every flag, and nothing beside it.
+h = conns[1]
+h.pwrite(b"x" * BLOCK, 0, nbd.CMD_FLAG_FUA)
 h.zero(4096, 4096, nbd.CMD_FLAG_NO_HOLE | nbd.CMD_FLAG_FUA)
 h.zero(4096, 12288)
 h.trim(4096, 20480, nbd.CMD_FLAG_FUA)
 h.flush()
-got = h.pread(65536, 0)
+got = conns[2].pread(BLOCK, 0)
 for b in range(16):
-    want = b"\0" if b in (1, 3, 5) else b"x"
-    assert got[b * 4096:(b + 1) * 4096] == want * 4096, "block %d" % b
+    expected = b"\0" if b in (1, 3, 5) else b"x"
+    assert got[b * 4096:(b + 1) * 4096] == expected * 4096, "4 KiB block %d" % b
 
-# A second connection sees what the first wrote; a flush on one covers both.
-g = nbd.NBD()
-g.connect_uri(sys.argv[1])
-h.pwrite(b"y" * 4096, size - 4096)
-g.flush()
-assert g.pread(4096, size - 4096) == b"y" * 4096
-
-# Bad requests get an errno, and the connection lives on.
-h.set_strict_mode(0)
-def refused(what, *codes):
+# The server's refusals, each with its errno; the connection lives on.
+refusals = [
+    (lambda: h.pread(4096, size), errno.EINVAL),
+    (lambda: h.pread(4096, 2**63 - 4096), errno.EINVAL),
+    (lambda: h.pwrite(bytes(4096), size), errno.ENOSPC),
+    (lambda: h.pwrite(bytes(8192), size - 4096), errno.ENOSPC),
+    (lambda: h.zero(8192, size - 4096), errno.ENOSPC),
+    (lambda: h.trim(8192, size - 4096), errno.EINVAL),
+    (lambda: h.trim(4096, 2**63 - 4096), errno.EINVAL),
+]
+if h.get_block_size(nbd.SIZE_MINIMUM) > 1:
+    refusals.append((lambda: h.pwrite(bytes(513), 0), errno.EINVAL))
+for i, (what, number) in enumerate(refusals):
     try:
         what()
     except nbd.Error as e:
-        assert e.errnum in codes, "%s instead of %s" % (e, codes)
+        assert e.errnum == number, "refusal %d: %s instead of %s" % (i, e.errnum, number)
     else:
-        assert False, "a bad request succeeded"
-beyond = (errno.EINVAL, errno.ENOSPC)
-refused(lambda: h.pwrite(b"z" * 4096, size), *beyond)
-refused(lambda: h.pwrite(b"z" * 8192, size - 4096), *beyond)
-refused(lambda: h.pread(4096, size), *beyond)
-refused(lambda: h.pread(4096, 2**63 - 4096), *beyond)
-refused(lambda: h.zero(8192, size - 4096), *beyond)
-refused(lambda: h.trim(8192, size - 4096), *beyond)
-assert h.pread(4096, size - 4096) == b"y" * 4096
-h.shutdown()
-g.shutdown()
+        raise AssertionError("request %d was accepted" % i)
+assert h.pread(BLOCK, 0) == got
+for h in conns:
+    h.shutdown()
+print("%d blocks on %d connections" % (len(want), len(conns)))

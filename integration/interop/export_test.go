@@ -1,0 +1,76 @@
+package interop
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/lockstep-storage/lockstep/integration/harness"
+	"github.com/lockstep-storage/lockstep/target"
+	"github.com/lockstep-storage/lockstep/target/memory"
+	"github.com/lockstep-storage/lockstep/target/nbd"
+)
+
+// exportSize is the size of every export, bytes.
+const exportSize = 64 << 20
+
+// An export is where a client finds one: writable, and the only one there.
+type export struct {
+	network string // "tcp" or "unix"
+	addr    string
+	name    string
+}
+
+// uri is how libnbd, qemu and fio write it.
+func (e export) uri() string {
+	if e.network == "unix" {
+		return "nbd+unix:///" + e.name + "?socket=" + url.QueryEscape(e.addr)
+	}
+	return "nbd://" + e.addr + "/" + e.name
+}
+
+// serveMemory makes a fresh export, which lives as long as the test; after it
+// the server must have nothing left.
+func serveMemory(t *testing.T, network, addr string) export {
+	t.Helper()
+	var exports target.Exports
+	e := target.Export{Name: "disk", Description: "a disk in memory", Device: memory.Sized(exportSize)}
+	if err := exports.Add(e); err != nil {
+		t.Fatal(err)
+	}
+	srv, err := nbd.NewServer(&exports, nbd.Options{Log: slog.New(slog.NewTextHandler(t.Output(), nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen(network, addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go srv.Serve(l)
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
+		defer cancel()
+		if err := srv.Shutdown(ctx); err != nil {
+			t.Error(err)
+		}
+		if st := srv.Stats(); st != (nbd.Stats{}) {
+			t.Errorf("the server still has %+v", st)
+		}
+	})
+	return export{network, l.Addr().String(), "disk"}
+}
+
+// socketPath is a path short enough for a unix socket, which t.TempDir's may
+// not be.
+func socketPath(t *testing.T) string {
+	dir, err := os.MkdirTemp("", "lockstep-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return filepath.Join(dir, "nbd.sock")
+}
