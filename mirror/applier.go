@@ -104,12 +104,15 @@ func (v *Volume) collect(a *applier) (upTo LSN, ok bool) {
 	if v.role == Primary {
 		limit = min(limit, v.committed)
 	}
+	if v.applyCut > limit {
+		limit = min(v.applyCut, v.stableNote)
+	}
 	bytes, whole := int64(0), 0
 	for l := v.queue.first; l <= limit; l++ {
 		e := v.queue.at(l)
 		a.entries = append(a.entries, *e)
 		bytes += e.rec.Length
-		if e.rec.Flags&journal.FlagLast != 0 {
+		if e.rec.Flags&journal.FlagLast != 0 || l == v.applyCut {
 			upTo, whole = l, len(a.entries)
 			if bytes >= applyBytes || whole >= applyRecords {
 				break

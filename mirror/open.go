@@ -151,6 +151,8 @@ func (v *Volume) recover() error {
 	if err := v.fillQueue(); err != nil {
 		return err
 	}
+	v.stable = v.queue.wholeTo(v.stable)
+	v.stableNote = v.stable
 	v.committed = v.applied
 	began, todo := time.Now(), v.stable-v.applied
 	for v.applyRound() {

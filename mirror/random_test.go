@@ -184,7 +184,7 @@ func (l *load) end() {
 func (m *registers) step(v *Volume, s block.Session, rng *rand.Rand, from, blocks int) bool {
 	n := 1 + rng.IntN(8)
 	if rng.IntN(50) == 0 {
-		n = 250
+		n = 300
 	}
 	first := from + rng.IntN(blocks-n)
 	r := &block.Request{Off: int64(first) * rigBlock, Len: int64(n) * rigBlock}

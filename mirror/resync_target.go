@@ -29,6 +29,9 @@ func (l *link) beginResync(m *Proceed) error {
 		if err := v.truncateTo(m.Common, nextEntry(m.History, m.Common)); err != nil {
 			return err
 		}
+		if err := l.markCut(m.Common); err != nil {
+			return err
+		}
 		if err := v.applyThrough(l.ctx, m.Common); err != nil {
 			return err
 		}
@@ -72,11 +75,29 @@ func (l *link) beginResync(m *Proceed) error {
 	return nil
 }
 
+// markCut makes the replica Inconsistent before anything of a write is applied
+// that was cut at the common point: the Primary sends what lies past it, and
+// nothing before. Its base is, until the cut parts are applied, what lies before
+// that write.
+func (l *link) markCut(common LSN) error {
+	v := l.v
+	v.mu.Lock()
+	whole := v.queue.wholeTo(common)
+	v.mu.Unlock()
+	if whole == common {
+		return nil
+	}
+	base := l.mine.Description.History.Position(whole)
+	return v.commitSuper(func(sb *Superblock) {
+		sb.Disk, sb.Resync = Inconsistent, &ResyncMark{Base: base, Source: l.peer.node}
+	})
+}
+
 // applyThrough brings the store to the state at lsn, durably: everything up to
 // it is common with the Primary.
 func (v *Volume) applyThrough(ctx context.Context, lsn LSN) error {
 	v.mu.Lock()
-	v.stable = max(v.stable, lsn)
+	v.stable, v.applyCut = max(v.stable, lsn), lsn
 	v.mu.Unlock()
 	v.note()
 	if err := v.syncNow(); err != nil {
@@ -85,6 +106,7 @@ func (v *Volume) applyThrough(ctx context.Context, lsn LSN) error {
 	kick(v.applyKick)
 	v.mu.Lock()
 	err := v.await(ctx, func() (bool, error) { return v.applied >= lsn, v.failure })
+	v.applyCut = 0
 	v.mu.Unlock()
 	if err != nil {
 		return err

@@ -89,6 +89,7 @@ type state struct {
 	noted      LSN // stable LSN that the last batch noted
 	stableNote LSN // noted, durably: what may be applied
 	applied    LSN
+	applyCut   LSN // applied up to here although it is in the middle of a write
 	checkpoint LSN
 	trimmed    LSN  // limit of the last trim
 	starved    bool // somebody waits for room in the journal
