@@ -4,6 +4,7 @@
 #   SEED=42        of the random tests (default: drawn, and printed)
 #   FUZZTIME=30s   for each fuzz target
 #   ROUNDS=50      of the crash test
+#   STATES=1000    power cuts of the volume's crash test
 #   RUN=Regexp     only the tests whose name matches
 #   SECS=5 RUNS=3  length in seconds, and number, of benchmark runs
 #
@@ -15,6 +16,7 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 FUZZTIME ?= 30s
 ROUNDS   ?= 50
 RUN      ?= .
+STATES   ?= 1000
 SECS     ?= 5
 RUNS     ?= 3
 export FUZZTIME SECS RUNS
@@ -26,7 +28,7 @@ endif
 export CGO_ENABLED := 0
 race: export CGO_ENABLED := 1
 
-.PHONY: help build test lint unit race fuzz integration lab demo bench cover vuln clean tools
+.PHONY: help build test lint unit race crash fuzz integration lab demo bench cover vuln clean tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -36,7 +38,7 @@ build: ## the static binary, bin/lockstep
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lockstep ./cmd/lockstep
 
 test: ## everything that CI runs (about 15 minutes on 2 cores); FUZZTIME=3s
-	@$(if $(filter file,$(origin FUZZTIME)),FUZZTIME=3s) scripts/test tools build lint race fuzz integration lab
+	@$(if $(filter file,$(origin FUZZTIME)),FUZZTIME=3s) scripts/test tools build lint race crash fuzz integration lab
 
 tools: ## install what the tests call and is missing (as root on Debian)
 	@scripts/install-tools test lab
@@ -51,6 +53,9 @@ unit: ## the fast tests: no daemon is started
 
 race: ## all Go tests under the race detector, a few crash rounds included
 	$(GO) test -race -timeout 600s -run '$(RUN)' ./...
+
+crash: ## power cut at every disk operation of a workload; STATES=1000, SEED=
+	LOCKSTEP_CRASH_STATES=$(STATES) $(GO) test -count=1 -timeout 0 -run 'Crash' ./journal ./bitmap ./mirror
 
 fuzz: ## every fuzz target; FUZZTIME=30s each, RUN=Regexp for some
 	@scripts/fuzz '$(RUN)'

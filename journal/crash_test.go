@@ -240,7 +240,7 @@ func TestCrashAtEveryChange(t *testing.T) {
 		t.Run(string(op), func(t *testing.T) {
 			k := 0
 			for step := 1; crashAt(t, op, k, base+uint64(k)); k += step {
-				if testing.Short() {
+				if testing.Short() || underRace {
 					step = 7
 				}
 			}

@@ -195,6 +195,10 @@ func TestRealCreateIsWholeOrNothing(t *testing.T) {
 	c := testConfig(t)
 	n, cl := startReal(t, c)
 	makeReal(t, cl, "data")
+	// Without peers it becomes Primary by itself, in a moment.
+	if _, err := cl.Promote(t.Context(), "data", PromoteRequest{}); err != nil {
+		t.Fatal(err)
+	}
 	if err := cl.Delete(context.Background(), "data"); err == nil {
 		t.Error("a Primary was deleted")
 	}
