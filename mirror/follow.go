@@ -59,10 +59,12 @@ func (l *link) follow() error {
 // is the same.
 func (l *link) obey(m *Proceed) error {
 	v, c := l.v, &l.verdict
-	mine := &l.mine.Description
+	v.mu.Lock()
+	seen := v.super.Epoch // by now, whatever the hello said
+	v.mu.Unlock()
 	switch {
-	case m.Epoch < mine.Epoch:
-		return &refusal{CodeOldEpoch, fmt.Sprintf("node %q leads in epoch %d, and epoch %d has been seen here", l.peer.node, m.Epoch, mine.Epoch)}
+	case m.Epoch < seen:
+		return &refusal{CodeOldEpoch, fmt.Sprintf("node %q leads in epoch %d, and epoch %d has been seen here", l.peer.node, m.Epoch, seen)}
 	case m.Volume != l.theirs.Volume || m.Volume.IsZero():
 		return fmt.Errorf("%w: proceeds with volume id %v, and said hello with %v", ErrFrame, m.Volume, l.theirs.Volume)
 	case m.Common != c.Common:

@@ -139,6 +139,12 @@ func (v *Volume) recover() error {
 	if err := v.renewIncarnation(); err != nil {
 		return err
 	}
+	if f, err := v.opts.FS.Open(failedName); err == nil {
+		v.super.Disk = Failed
+		_ = f.Close() // nothing was written
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("look for a note that the replica failed: %w", err)
+	}
 	if v.super.Disk == Failed {
 		v.failure = fmt.Errorf("%w earlier: delete this replica and create it again, its peers fill it", ErrFailed)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -195,12 +196,28 @@ func (v *Volume) faultLocked(err error) {
 		p.closeLink(CodeFailed, "its disk failed: "+err.Error())
 	}
 	v.broadcast()
-	// The superblock may be on the disk that failed, and the caller may hold
-	// its lock: note the state aside, and let a failure to note it pass, for
-	// the journal's and the store's own errors say so again at the next start.
+	// The caller may hold the superblock's lock. Nor may the superblock be able
+	// to say so itself: it may be what failed.
 	v.wg.Go(func() {
-		_ = v.commitSuper(func(sb *Superblock) { sb.Disk = Failed })
+		if v.commitSuper(func(sb *Superblock) { sb.Disk = Failed }) != nil {
+			v.noteFailed()
+		}
 	})
+}
+
+// failedName is a file that says that the replica failed and its superblock
+// could not say so.
+const failedName = "failed"
+
+// noteFailed does what can be done on a disk that fails.
+func (v *Volume) noteFailed() {
+	f, err := v.opts.FS.Create(failedName)
+	if err == nil {
+		err = errors.Join(f.Close(), v.opts.FS.SyncDir())
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		v.log.Error("that the replica failed could not be noted: do not start it again, create it anew", "error", err)
+	}
 }
 
 // commitSuper changes the superblock, durably (invariant 10). change runs on a
