@@ -138,6 +138,14 @@ func (p *Pair) Mend() {
 	}
 }
 
+// Spoil flips one bit of each of the next n pieces that pass between the nodes,
+// through each relay.
+func (p *Pair) Spoil(n int) {
+	for _, r := range p.relays {
+		r.Spoil(n)
+	}
+}
+
 // Close ends what still runs.
 func (p *Pair) Close() {
 	for _, n := range p.Nodes() {

@@ -25,6 +25,7 @@ type Relay struct {
 	done   sync.WaitGroup
 
 	mu     sync.Mutex
+	spoil  int // pieces that are still to arrive with a bit flipped
 	cut    bool
 	closed bool
 	conns  map[net.Conn]struct{} // both ends of every connection
@@ -59,6 +60,24 @@ func (r *Relay) Mend() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.cut = false
+}
+
+// Spoil flips one bit of each of the next n pieces that pass, in any direction
+// of any connection. No checksum of the network's tells of it.
+func (r *Relay) Spoil(n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.spoil = n
+}
+
+// spoilt flips a bit in the middle of p if it is p's turn.
+func (r *Relay) spoilt(p []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.spoil > 0 {
+		r.spoil--
+		p[len(p)/2] ^= 0x10
+	}
 }
 
 // Close ends the relay and every connection through it.
@@ -148,6 +167,7 @@ func (r *Relay) forward(from, to net.Conn) {
 		b := pieces.Get().(*[pieceSize]byte)
 		n, err := from.Read(b[:])
 		if n > 0 {
+			r.spoilt(b[:n])
 			way <- piece{b, n, time.Now().Add(r.delay)}
 		}
 		if err != nil {

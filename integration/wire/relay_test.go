@@ -105,3 +105,23 @@ func TestCutClosesAndMendLetsThrough(t *testing.T) {
 		t.Errorf("after mending: %v", err)
 	}
 }
+
+func TestSpoilFlipsOneBitOfAPiece(t *testing.T) {
+	r, c := open(t, 0)
+	sent := []byte("0123456789")
+	for _, want := range []string{"01234%6789", "0123456789"} { // spoilt, then not
+		if want[5] != sent[5] {
+			r.Spoil(1)
+		}
+		got := make([]byte, len(sent))
+		if _, err := c.Write(sent); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(c, got); err != nil {
+			t.Fatal(err)
+		}
+		if string(got) != want {
+			t.Errorf("%q came back, want %q", got, want)
+		}
+	}
+}
