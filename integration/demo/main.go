@@ -322,12 +322,13 @@ func (d *demo) conclude(dir string, took time.Duration) {
 	fmt.Printf("\n%s in %s: a node was killed in mid-write, its peer took over, nothing that was\n", d.green("Proved"), seconds(took))
 	fmt.Printf("acknowledged by a flush was lost, and both are equal again. Now you:\n\n")
 	for _, n := range d.Nodes() {
-		fmt.Printf("  bin/lockstep serve --config %s &\n", n.ConfigFile())
+		fmt.Printf("  bin/lockstep serve --config %s 2>>%s &\n", n.ConfigFile(), n.LogFile())
 	}
-	fmt.Printf("  export LOCKSTEP_SOCKET=%s\n", d.Alpha.Socket())
+	// Beta led last: it may hold a record of that which alpha has not.
+	fmt.Printf("  sleep 1; export LOCKSTEP_SOCKET=%s\n", d.Beta.Socket())
 	fmt.Printf("  bin/lockstep promote %s && bin/lockstep status\n", volume)
-	fmt.Printf("  nbdinfo %s      # or nbdcopy, qemu-img, fio, nbd-client\n", uri(d.Alpha))
-	fmt.Printf("  rm -r %s      # when you are done\n", dir)
+	fmt.Printf("  nbdinfo %s      # or nbdcopy, qemu-img, fio, nbd-client\n", uri(d.Beta))
+	fmt.Printf("  kill $(jobs -p); wait; rm -r %s      # when you are done\n", dir)
 }
 
 func mib(bytesPerSecond int64) string {

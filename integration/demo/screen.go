@@ -80,4 +80,9 @@ func rate(blocks int, d time.Duration) string {
 	return humanize.IBytes(uint64(float64(blocks)*blockSize/max(d.Seconds(), 1e-3))) + "/s"
 }
 
-func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+func seconds(d time.Duration) string {
+	if d < time.Second {
+		return fmt.Sprintf("%d ms", d.Milliseconds())
+	}
+	return fmt.Sprintf("%.1f s", d.Seconds())
+}
