@@ -1,7 +1,9 @@
 package mirror
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/lockstep-storage/lockstep/block"
@@ -23,9 +25,10 @@ const retryNoSpace = time.Second
 // applier carries stable records from the queue to the backing store
 // (invariant 2, apply when stable). Volume.apply guards it.
 type applier struct {
-	work    *extents // of one round: the newest bytes only
 	entries []entry
-	ranges  []extent
+	ranges  []extent // of the entries, by offset
+	work    *extents // what is newest in them, where they overlap
+	newest  []extent
 	loaded  []*block.Buffer // payloads read back from the journal
 	vec     [][]byte
 	bytes   int64 // applied since the last checkpoint
@@ -135,11 +138,34 @@ func (v *Volume) applyCollected(a *applier) error {
 		}
 		if x, ok := extentOf(e); ok {
 			x.keep = e.rec.Flags&journal.FlagNoHole != 0
-			a.work.insert(x)
-			a.ranges = append(a.ranges, extent{off: x.off, end: x.end})
+			a.ranges = append(a.ranges, x)
 		}
 	}
-	return v.writeOut(a)
+	return v.writeOut(a, a.coalesce())
+}
+
+// coalesce returns the newest bytes of a.ranges, which are in the order of
+// their LSNs, as extents that do not overlap, by offset. Mostly none overlap,
+// and sorting them is all.
+func (a *applier) coalesce() []extent {
+	a.newest = append(a.newest[:0], a.ranges...)
+	slices.SortFunc(a.ranges, func(x, y extent) int { return cmp.Compare(x.off, y.off) })
+	overlap := false
+	for i := 1; i < len(a.ranges); i++ {
+		overlap = overlap || a.ranges[i-1].end > a.ranges[i].off
+	}
+	if !overlap {
+		return a.ranges
+	}
+	for _, x := range a.newest {
+		a.work.insert(x)
+	}
+	a.newest = a.newest[:0]
+	a.work.all(func(x extent) bool {
+		a.newest = append(a.newest, x)
+		return true
+	})
+	return a.newest
 }
 
 // load reads an evicted payload back.
@@ -153,8 +179,8 @@ func (v *Volume) load(a *applier, e *entry) error {
 	return nil
 }
 
-// writeOut writes the extents of the round, neighbours in one call.
-func (v *Volume) writeOut(a *applier) (err error) {
+// writeOut writes extents, which are in order, neighbours in one call.
+func (v *Volume) writeOut(a *applier, parts []extent) error {
 	var at, end int64 // of the run in a.vec
 	flush := func() error {
 		if len(a.vec) == 0 {
@@ -168,31 +194,22 @@ func (v *Volume) writeOut(a *applier) (err error) {
 		}
 		return nil
 	}
-	a.work.all(func(e extent) bool {
+	for _, e := range parts {
 		if e.data == nil || e.off != end {
-			if err = flush(); err != nil {
-				return false
+			if err := flush(); err != nil {
+				return err
 			}
 			at = e.off
 		}
 		if e.data == nil {
-			if err = v.store.Zero(e.off, e.end-e.off, !e.keep); err != nil {
-				err = fmt.Errorf("apply zeroes to the backing store at %d: %w", e.off, err)
-				return false
+			if err := v.store.Zero(e.off, e.end-e.off, !e.keep); err != nil {
+				return fmt.Errorf("apply zeroes to the backing store at %d: %w", e.off, err)
 			}
-			end = 0
-			at = e.end
-			return true
-		}
-		if len(a.vec) == 0 {
-			at = e.off
+			end = -1 // what follows begins a run of its own
+			continue
 		}
 		a.vec = append(a.vec, e.data)
 		end = e.end
-		return true
-	})
-	if err != nil {
-		return err
 	}
 	return flush()
 }
@@ -202,9 +219,11 @@ func (a *applier) reset() {
 		b.Unref()
 	}
 	clear(a.entries)
+	clear(a.ranges)
+	clear(a.newest)
 	clear(a.loaded)
 	a.work.clear()
-	a.entries, a.ranges, a.loaded, a.vec = a.entries[:0], a.ranges[:0], a.loaded[:0], a.vec[:0]
+	a.entries, a.ranges, a.newest, a.loaded, a.vec = a.entries[:0], a.ranges[:0], a.newest[:0], a.loaded[:0], a.vec[:0]
 }
 
 // outOfSpace keeps what could not be applied where it is, in the journal and in

@@ -75,8 +75,12 @@ func (x *extents) remove(off, end int64, upTo LSN) {
 
 // carve takes the range [off, end) out of every extent that which accepts.
 func (x *extents) carve(off, end int64, which func(extent) bool) {
+	// Downwards, one search finds them all.
 	old := x.scratch[:0]
-	x.overlapping(off, end, func(e extent) bool {
+	x.t.Descend(extent{off: end - 1}, func(e extent) bool {
+		if e.end <= off {
+			return false
+		}
 		if which(e) {
 			old = append(old, e)
 		}
