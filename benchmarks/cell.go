@@ -11,6 +11,8 @@ type workload struct {
 	bs    string // fio's --bs
 	depth int
 	fsync bool // a flush after every write
+	// target is the least ratio that is aimed for beside nbdkit; 0 for none.
+	target float64
 }
 
 func (w workload) String() string {
@@ -32,13 +34,21 @@ func (w workload) args() []string {
 
 // single is run on one copy, ours and theirs.
 var single = []workload{
-	{rw: "randwrite", bs: "4k", depth: 1},
-	{rw: "randwrite", bs: "4k", depth: 32},
-	{rw: "randread", bs: "4k", depth: 1},
-	{rw: "randread", bs: "4k", depth: 32},
+	{rw: "randwrite", bs: "4k", depth: 1, target: 1},
+	{rw: "randwrite", bs: "4k", depth: 32, target: 1},
+	{rw: "randread", bs: "4k", depth: 1, target: 1},
+	{rw: "randread", bs: "4k", depth: 32, target: 1},
 	{rw: "write", bs: "128k", depth: 1},
 	{rw: "write", bs: "128k", depth: 32},
 	{rw: "randwrite", bs: "4k", depth: 1, fsync: true},
+	{rw: "randwrite", bs: "4k", depth: 32, fsync: true},
+}
+
+// onMirror is run on two copies of ours, on one machine, beside one of theirs.
+var onMirror = []workload{
+	{rw: "randwrite", bs: "4k", depth: 1},
+	{rw: "randwrite", bs: "4k", depth: 32},
+	{rw: "randread", bs: "4k", depth: 32},
 	{rw: "randwrite", bs: "4k", depth: 32, fsync: true},
 }
 

@@ -1,6 +1,7 @@
 // The benchmarks run fio's NBD engine against Lockstep and, in the same run,
 // turn by turn, against other NBD servers: nbdkit's file plugin and qemu-nbd,
-// all on tmpfs; and against a mirrored pair whose peer is one round trip away.
+// all on tmpfs, with the same options for each; on a single copy, on a mirrored
+// pair, and on a pair whose peer is one round trip away.
 // `make bench` runs them; SECS and RUNS set how long, and how often.
 //
 // # What makes a number meaningless
@@ -14,6 +15,8 @@
 //   - Lockstep writes a journal and then the store, the others write once and
 //     promise less. Reads and single copies compare like with like; writes show
 //     what the journal costs.
+//   - A mirrored pair stores everything twice, the others once: beside them it shows
+//     what the second copy costs, not who is the better server.
 //   - A mirrored pair with both nodes, the relay and fio on one machine pays for
 //     two nodes' work with one node's processor.
 package main

@@ -5,11 +5,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"syscall"
 	"time"
 
@@ -20,11 +22,9 @@ import (
 // trip of 1 ms, as between two buildings.
 const oneWay = 500 * time.Microsecond
 
-// The least ratios that are aimed for.
-const (
-	targetNbdkit = 1  // a single copy, beside nbdkit's file plugin
-	targetMirror = 20 // queue depth 32 over queue depth 1, with the peer 1 ms away
-)
+// targetMirror is the least ratio that is aimed for of queue depth 32 over queue
+// depth 1, with the peer 1 ms away.
+const targetMirror = 20
 
 const warning = `Only the ratios of one run mean something, and only beyond the spread beside them.
 Client and servers share this machine's processors; tmpfs has no fsync to wait for.
@@ -75,15 +75,15 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	r := &report{Time: time.Now(), Host: host(), Versions: map[string]string{"fio": firstLine("fio", "--version")},
 		Seconds: o.secs, SizeBytes: o.mib << 20}
 	b := &bench{options: o, bin: bin, dir: dir, report: r}
-	if err := b.singles(ctx); err != nil {
+	if err := b.beside(ctx); err != nil {
 		return err
 	}
-	if err := b.mirror(ctx); err != nil {
+	if err := b.distant(ctx); err != nil {
 		return err
 	}
-	fmt.Fprint(os.Stderr, "\r\033[K")
-	for name, v := range r.Versions {
-		fmt.Fprintf(out, "%s: %s\n", name, v)
+	progress("")
+	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
+		fmt.Fprintf(out, "%s: %s\n", name, r.Versions[name])
 	}
 	fmt.Fprintf(out, "%s, %s cores, %s; round trip to the mirror's peer %.0f us\n\n", r.Host["cpu"], r.Host["cores"], r.Host["kernel"], r.RoundTrip)
 	if err := r.print(out); err != nil {
@@ -99,51 +99,76 @@ type bench struct {
 	report   *report
 }
 
-// singles runs the single-copy workloads on ours and theirs in turns.
-func (b *bench) singles(ctx context.Context) error {
-	size := b.mib << 20
-	var servers []*server
-	defer func() {
-		for _, s := range servers {
-			s.close()
-		}
-	}()
-	for _, start := range []func() (*server, error){
-		func() (*server, error) { return startLockstep(ctx, b.bin, b.dir, size) },
-		func() (*server, error) { return startNbdkit(ctx, b.dir, size) },
-		func() (*server, error) { return startQemuNBD(ctx, b.dir, size) },
-	} {
-		s, err := start()
+// foreign are the servers that ours are measured beside.
+var foreign = []func(context.Context, string, int64) (*server, error){startNbdkit, startQemuNBD}
+
+// beside runs the workloads of a single copy and of a mirror, each in turns
+// with the foreign servers.
+func (b *bench) beside(ctx context.Context) error {
+	var theirs []*server
+	for _, start := range foreign {
+		s, err := b.open(ctx, func() (*server, error) { return start(ctx, b.dir, b.mib<<20) })
 		if err != nil {
 			return err
 		}
-		servers = append(servers, s)
-		b.report.Versions[s.name] = s.version
-		if err := fill(ctx, s.uri, size); err != nil {
-			return fmt.Errorf("fill %s: %w", s.name, err)
-		}
+		defer s.close()
+		theirs = append(theirs, s)
 	}
-	for _, w := range single {
-		if !b.only.MatchString(w.String()) {
+	err := b.against(ctx, theirs, "", single, func() (*server, error) {
+		return startLockstep(ctx, b.bin, b.dir, b.mib<<20)
+	})
+	if err != nil {
+		return err
+	}
+	return b.against(ctx, theirs, "mirror-", onMirror, func() (*server, error) {
+		return startMirror(ctx, b.bin, filepath.Join(b.dir, "near"), b.mib<<20, 0)
+	})
+}
+
+// open starts a server and fills its export.
+func (b *bench) open(ctx context.Context, start func() (*server, error)) (*server, error) {
+	s, err := start()
+	if err != nil {
+		return nil, err
+	}
+	b.report.Versions[s.name] = s.version
+	if err := fill(ctx, s.uri, b.mib<<20); err != nil {
+		s.close()
+		return nil, fmt.Errorf("fill %s: %w", s.name, err)
+	}
+	return s, nil
+}
+
+// against runs workloads on one of our servers and on theirs.
+func (b *bench) against(ctx context.Context, theirs []*server, prefix string, ws []workload, start func() (*server, error)) error {
+	ours, err := b.open(ctx, start)
+	if err != nil {
+		return err
+	}
+	defer ours.close()
+	for _, w := range ws {
+		name := prefix + w.String()
+		if !b.only.MatchString(name) {
 			continue
 		}
-		results, err := b.measure(ctx, w.String(), servers, []workload{w})
+		results, err := b.measure(ctx, name, append([]*server{ours}, theirs...), []workload{w})
 		if err != nil {
 			return err
 		}
-		for i, target := range []float64{targetNbdkit, 0} {
-			if w.fsync || w.bs != "4k" {
-				target = 0
+		for i, s := range theirs {
+			target := 0.0
+			if s.name == "nbdkit" {
+				target = w.target
 			}
-			b.report.Comparisons = append(b.report.Comparisons,
-				compare(w.String(), servers[i+1].name, results[0], results[i+1], target))
+			b.report.Comparisons = append(b.report.Comparisons, compare(name, s.name, results[0], results[i+1], target))
 		}
 	}
 	return nil
 }
 
-// mirror runs the mirrored workloads in turns.
-func (b *bench) mirror(ctx context.Context) error {
+// distant runs the workloads of a mirror whose peer is one round trip away, in
+// turns with each other.
+func (b *bench) distant(ctx context.Context) error {
 	name := "mirror-1ms-" + mirrored[1].String()
 	if !b.only.MatchString(name) {
 		return nil
@@ -152,14 +177,13 @@ func (b *bench) mirror(ctx context.Context) error {
 	if b.report.RoundTrip, err = roundTrip(); err != nil {
 		return err
 	}
-	s, err := startMirror(ctx, b.bin, b.dir, b.mib<<20, oneWay)
+	s, err := b.open(ctx, func() (*server, error) {
+		return startMirror(ctx, b.bin, filepath.Join(b.dir, "far"), b.mib<<20, oneWay)
+	})
 	if err != nil {
 		return err
 	}
 	defer s.close()
-	if err := fill(ctx, s.uri, b.mib<<20); err != nil {
-		return fmt.Errorf("fill the mirror: %w", err)
-	}
 	results, err := b.measure(ctx, "mirror-1ms", []*server{s, s}, mirrored[:])
 	if err != nil {
 		return err
@@ -186,7 +210,7 @@ func (b *bench) measure(ctx context.Context, cell string, servers []*server, ws 
 		for turn := range servers {
 			i := (turn + run) % len(servers) // nobody is always first
 			s, w := servers[i], ws[i%len(ws)]
-			fmt.Fprintf(os.Stderr, "\r\033[K%s on %s, run %d of %d", w, s.name, run+1, b.runs)
+			progress(fmt.Sprintf("%s on %s, run %d of %d", w, s.name, run+1, b.runs))
 			got, err := fio(ctx, s.uri, b.mib<<20, w, time.Duration(b.secs*float64(time.Second)))
 			if err != nil {
 				return nil, fmt.Errorf("%s on %s: %w", w, s.name, err)
@@ -196,6 +220,13 @@ func (b *bench) measure(ctx context.Context, cell string, servers []*server, ws 
 	}
 	b.report.Results = append(b.report.Results, results...)
 	return results, nil
+}
+
+// progress replaces the line that a terminal shows meanwhile.
+func progress(line string) {
+	if info, err := os.Stderr.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+		fmt.Fprint(os.Stderr, "\r\033[K"+line)
+	}
 }
 
 // roundTrip measures what a byte there and back takes over a relay such as the

@@ -114,9 +114,9 @@ func startLockstep(ctx context.Context, bin, dir string, size int64) (*server, e
 }
 
 // startMirror serves a volume that is mirrored to a peer, to and from which
-// everything takes oneWay.
+// everything takes oneWay; 0 is without a relay between them.
 func startMirror(ctx context.Context, bin, dir string, size int64, oneWay time.Duration) (*server, error) {
-	p, err := daemon.NewPair(bin, dir, daemon.PairOptions{Relayed: true, OneWay: oneWay})
+	p, err := daemon.NewPair(bin, dir, daemon.PairOptions{Relayed: oneWay > 0, OneWay: oneWay})
 	if err != nil {
 		return nil, err
 	}
