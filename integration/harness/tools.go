@@ -79,6 +79,10 @@ var built struct {
 // Main is what a package's TestMain exits with: it runs the tests and removes
 // the binary that they built.
 func Main(m *testing.M) int {
+	if raceEnabled {
+		// Every process would sleep for a second at its end.
+		os.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE"))
+	}
 	code := m.Run()
 	if built.dir != "" {
 		os.RemoveAll(built.dir)
