@@ -1,11 +1,14 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 )
 
 // Build compiles the daemon of this source tree into dir and returns the
@@ -32,13 +35,20 @@ func Build(root, dir string, race bool) (string, error) {
 	return bin, nil
 }
 
-// FreeAddress returns a loopback address whose port nobody listens on. Somebody
-// else may take it before it is used, which on a loopback is a rare accident.
+// FreeAddress returns a loopback address whose port nobody listens on. It lies
+// below the ports that the kernel gives to outgoing connections, so that a
+// daemon that was killed finds it free again. Another test may draw the same, by
+// a rare accident.
 func FreeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+	const first, last = 10000, 30000
+	for {
+		addr := fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(last-first))
+		l, err := net.Listen("tcp", addr)
+		switch {
+		case err == nil:
+			return addr, l.Close()
+		case !errors.Is(err, syscall.EADDRINUSE):
+			return "", err
+		}
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
 }
