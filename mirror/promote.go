@@ -46,6 +46,8 @@ func (e *UnsafePromotionError) Error() string {
 func (v *Volume) Promote(ctx context.Context, o PromoteOptions) error {
 	if o.Force {
 		v.awaitPrimaryGone(ctx)
+	} else {
+		v.awaitSafe(ctx)
 	}
 	v.change.Lock()
 	v.mu.Lock()
@@ -68,6 +70,18 @@ func (v *Volume) Promote(ctx context.Context, o PromoteOptions) error {
 		return unsafe
 	}
 	return v.awaitServing(ctx)
+}
+
+// awaitSafe gives a peer that was demoted just now the moment in which it
+// connects again, so that a promotion may follow at once.
+func (v *Volume) awaitSafe(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, v.opts.PeerTimeout/4)
+	defer cancel()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	_ = v.await(ctx, func() (bool, error) { // whatever is still unsafe, Promote says
+		return v.role == Primary || v.failure != nil || v.judgePromotion(false) == nil, nil
+	})
 }
 
 // awaitPrimaryGone gives a connection to a Primary that may have just died the
