@@ -206,7 +206,7 @@ func (l *link) records(body []byte) error {
 	defer v.seq.Unlock()
 	defer t.batch.discard()
 	v.mu.Lock()
-	chain, end := v.chain, v.end
+	chain, end, size := v.chain, v.end, v.super.Size
 	if l.peer.link != l || m.Epoch < v.super.Epoch {
 		v.mu.Unlock()
 		return errAgain
@@ -223,7 +223,7 @@ func (l *link) records(body []byte) error {
 		}
 		t.batch.add(rec, nil)
 		chain, end = rec.CRC, end+1
-		if rec.LSN != end || rec.Kind != journal.KindGeneration && (rec.Generation != tag || rec.Offset+rec.Length > v.super.Size) {
+		if rec.LSN != end || rec.Kind != journal.KindGeneration && (rec.Generation != tag || rec.Offset+rec.Length > size) {
 			return fmt.Errorf("%w: record LSN %d of generation tag %016x, range %d+%d, where LSN %d of %016x is due", ErrFrame, rec.LSN, rec.Generation, rec.Offset, rec.Length, end, tag)
 		}
 		t.bytes += int64(len(rec.Payload)) + journal.HeaderSize

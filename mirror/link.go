@@ -70,9 +70,9 @@ func (p *peer) serve(conn net.Conn, version uint16) (again bool) {
 	// A closed context must end a read that waits for the peer.
 	unhook := context.AfterFunc(l.ctx, func() { _ = conn.Close() })
 	defer unhook()
-	if !l.register() {
+	if ok, again := l.register(); !ok {
 		l.end(&Bye{Code: CodeBusy, Sentence: "not now"})
-		return false
+		return again
 	}
 	err := l.run()
 	l.end(l.farewell(err))
@@ -81,19 +81,23 @@ func (p *peer) serve(conn net.Conn, version uint16) (again bool) {
 }
 
 // register makes l the peer's link and describes ourselves, in one step: a
-// change of the role from now on ends the link.
-func (l *link) register() bool {
+// change of the role from now on ends the link. In the middle of a promotion
+// there is nothing to describe yet: again asks for another attempt.
+func (l *link) register() (ok, again bool) {
 	v, p := l.v, l.peer
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if !p.want || v.closing || v.failure != nil || v.leaving[p.node] != nil {
-		return false
+		return false, false
+	}
+	if v.role == Primary && v.generation == notBegun {
+		return false, true
 	}
 	p.link = l
 	p.received, p.durable = 0, 0 // forgotten at the handshake (replication.md 2)
 	l.mine = v.describe(p)
 	l.mine.Version = l.version
-	return true
+	return true, false
 }
 
 // describe is what a peer is told of us. v.mu is held.

@@ -216,6 +216,9 @@ func (v *Volume) self() Member {
 	return Member{Node: v.opts.Node, Incarnation: v.super.Incarnation}
 }
 
+// notBegun stands for the LSN of a generation whose record has none yet.
+const notBegun = math.MaxUint64
+
 // becomePrimary takes the role. v.change is held.
 func (v *Volume) becomePrimary(set []Member) error {
 	if err := v.dropCutWrite(); err != nil {
@@ -225,7 +228,7 @@ func (v *Volume) becomePrimary(set []Member) error {
 	v.mu.Lock()
 	suspect := setHasNode(v.super.Set, v.opts.Node) && !setHas(v.super.Set, v.self())
 	v.role, v.serving, v.led = Primary, false, false
-	v.generation = math.MaxUint64 // until it is begun, nothing is durable enough
+	v.generation = notBegun // nothing is durable enough
 	v.term++
 	v.committed = v.applied
 	v.pending.reset()

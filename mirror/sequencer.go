@@ -152,7 +152,7 @@ func (v *Volume) order(r *block.Request) (rest *block.Request) {
 	v.seq.Lock()
 	defer v.seq.Unlock()
 	b := &v.scratch
-	bytes := int64(0)
+	bytes, durably := int64(0), false
 	v.mu.Lock()
 	for r != nil && bytes < roundBytes && len(b.mem) < roundRecords {
 		next := r.State.Next
@@ -163,10 +163,14 @@ func (v *Volume) order(r *block.Request) (rest *block.Request) {
 		} else {
 			b.cut(r)
 			bytes += r.Len
+			durably = durably || r.FUA || !v.super.WriteCache
 		}
 		r = next
 	}
 	v.enqueue(b)
+	if durably { // here and on the peers at the same time, not once it commits
+		v.wantSync(v.end)
+	}
 	notes := v.notes()
 	v.mu.Unlock()
 	v.append(b, notes, false)

@@ -260,3 +260,22 @@ func TestLongestWrites(t *testing.T) {
 type nowhere struct{}
 
 func (nowhere) Dial(context.Context, string) (net.Conn, error) { return nil, errors.New("nowhere") }
+
+// TestFUAIsSyncedAtOnce: a write with FUA to a pair is durable on both without
+// waiting for the background sync, which is an hour away here.
+func TestFUAIsSyncedAtOnce(t *testing.T) {
+	r := newRig(t, func(o *Options) { o.SyncInterval = time.Hour }, "a", "b")
+	a, b := r.node("a"), r.node("b")
+	r.eventually("they meet", func() bool { return a.peer("b").Verdict != "" && b.peer("a").Verdict != "" })
+	a.promote(false)
+	r.eventually("b is a member", func() bool { return a.peer("b").Member })
+	c := a.attach()
+	for i := range 20 {
+		w := writeReq(int64(i)*rigBlock, fill(byte(i+1), rigBlock))
+		w.FUA = true
+		c.must(c.submit(w))
+		if s := b.vol.Status(); s.Durable != a.vol.Status().End {
+			t.Fatalf("write %d is answered, and the peer is durable through LSN %d of %d", i, s.Durable, a.vol.Status().End)
+		}
+	}
+}
