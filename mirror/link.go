@@ -41,7 +41,7 @@ type link struct {
 	target targetState
 }
 
-// sendBuffer and recvBuffer size the kernel's and our own socket buffers.
+// recvBuffer is how much is read from a peer's socket at once, bytes.
 const recvBuffer = 256 << 10
 
 // errAgain ends a link that is to be opened again at once.
