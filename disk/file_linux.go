@@ -1,20 +1,20 @@
 package disk
 
 import (
-	"io"
 	"io/fs"
 	"os"
-	"syscall"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
 
-// osFile is a file of the operating system. System calls that package os lacks
-// go through conn, which keeps the descriptor from being closed, and given to
-// another file, under a call.
+// osFile is a file of the operating system.
 type osFile struct {
 	*os.File
-	conn syscall.RawConn
+	// open is held, shared, under a system call that package os lacks, so that
+	// the descriptor is not closed, and given to another file, meanwhile.
+	open sync.RWMutex
+	fd   int // -1: closed
 }
 
 func openFile(path string, flags int) (File, error) {
@@ -22,72 +22,19 @@ func openFile(path string, flags int) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := f.SyscallConn()
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	return &osFile{File: f, conn: conn}, nil
+	return &osFile{File: f, fd: int(f.Fd())}, nil
 }
-
-// iovMax is the most pieces that one pwritev takes (IOV_MAX).
-const iovMax = 1024
 
 func (f *osFile) WritevAt(bufs [][]byte, off int64) error {
-	for len(bufs) > 0 {
-		chunk := bufs[:min(len(bufs), iovMax)]
-		n, err := f.pwritev(chunk, off)
-		if err != nil {
-			return err
-		}
-		off += int64(n)
-		done, rest := consume(chunk, n)
-		bufs = bufs[done:]
-		if len(rest) == 0 {
-			continue
-		}
-		// Cut short within a piece. Its rest goes alone: bufs are the caller's
-		// and stay as they are.
-		if _, err := f.File.WriteAt(rest, off); err != nil {
-			return err
-		}
-		off += int64(len(rest))
-		bufs = bufs[1:]
+	f.open.RLock()
+	defer f.open.RUnlock()
+	if f.fd < 0 {
+		return f.failed("pwritev", fs.ErrClosed)
+	}
+	if err := WriteVector(f.File, f.fd, bufs, off); err != nil {
+		return f.failed("pwritev", err)
 	}
 	return nil
-}
-
-// consume returns how many of bufs the first n bytes fill, and what is left of
-// the next one if those end within it.
-func consume(bufs [][]byte, n int) (done int, rest []byte) {
-	for i, b := range bufs {
-		if n < len(b) {
-			if n == 0 {
-				return i, nil
-			}
-			return i, b[n:]
-		}
-		n -= len(b)
-	}
-	return len(bufs), nil
-}
-
-func (f *osFile) pwritev(bufs [][]byte, off int64) (n int, err error) {
-	err = f.call("pwritev", func(fd int) (err error) {
-		n, err = unix.Pwritev(fd, bufs, off)
-		return err
-	})
-	if err == nil && n == 0 && size(bufs) > 0 {
-		err = &fs.PathError{Op: "pwritev", Path: f.Name(), Err: io.ErrShortWrite}
-	}
-	return n, err
-}
-
-func size(bufs [][]byte) (n int) {
-	for _, b := range bufs {
-		n += len(b)
-	}
-	return n
 }
 
 // Datasync is fdatasync: it leaves out times, which nobody here needs, and so
@@ -102,21 +49,35 @@ func (f *osFile) Size() (int64, error) {
 	return info.Size(), nil
 }
 
+func (f *osFile) Close() error {
+	f.open.Lock()
+	defer f.open.Unlock()
+	f.fd = -1
+	return f.File.Close()
+}
+
 // call runs one system call on the descriptor, again if a signal interrupts it.
 func (f *osFile) call(name string, do func(fd int) error) error {
-	var err error
-	cerr := f.conn.Control(func(fd uintptr) {
-		for {
-			if err = do(int(fd)); err != unix.EINTR {
-				return
-			}
+	f.open.RLock()
+	defer f.open.RUnlock()
+	if f.fd < 0 {
+		return f.failed(name, fs.ErrClosed)
+	}
+	for {
+		switch err := do(f.fd); err {
+		case nil:
+			return nil
+		case unix.EINTR:
+		default:
+			return f.failed(name, err)
 		}
-	})
-	if cerr != nil {
-		err = fs.ErrClosed
 	}
-	if err != nil {
-		return &fs.PathError{Op: name, Path: f.Name(), Err: err}
+}
+
+// failed names the file in an error that does not.
+func (f *osFile) failed(name string, err error) error {
+	if _, ok := err.(*fs.PathError); ok {
+		return err
 	}
-	return nil
+	return &fs.PathError{Op: name, Path: f.Name(), Err: err}
 }

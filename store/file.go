@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/lockstep-storage/lockstep/disk"
 )
 
 // FileOptions say how a file store is made or opened. The zero value works.
@@ -230,7 +232,7 @@ func (s *File) WritevAt(bufs [][]byte, off int64) error {
 		return err
 	}
 	defer s.done()
-	if err := writev(s.f, s.fd, bufs, off); err != nil {
+	if err := disk.WriteVector(s.f, s.fd, bufs, off); err != nil {
 		return fmt.Errorf("write store %s at offset %d: %w", s.path, off, bare(err))
 	}
 	return nil

@@ -1,15 +1,11 @@
 package store
 
 import (
-	"io"
 	"os"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
-
-// maxVector is the most buffers of one pwritev (IOV_MAX).
-const maxVector = 1024
 
 func deviceSize(fd int) (int64, error) {
 	var size uint64
@@ -41,37 +37,6 @@ func preadNoWait(fd int, p []byte, off int64) (int, error) {
 		return 0, errno
 	}
 	return int(n), nil
-}
-
-// writev writes bufs at off. What one pwritev leaves of a buffer is written on
-// its own, so that bufs need not change.
-func writev(f *os.File, fd int, bufs [][]byte, off int64) error {
-	for len(bufs) > 0 {
-		var n int
-		err := retry(func() (err error) {
-			n, err = unix.Pwritev(fd, bufs[:min(len(bufs), maxVector)], off)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		if n == 0 && len(bufs[0]) > 0 {
-			return io.ErrShortWrite
-		}
-		off += int64(n)
-		for len(bufs) > 0 && n >= len(bufs[0]) {
-			n -= len(bufs[0])
-			bufs = bufs[1:]
-		}
-		if n > 0 {
-			if _, err := f.WriteAt(bufs[0][n:], off); err != nil {
-				return err
-			}
-			off += int64(len(bufs[0]) - n)
-			bufs = bufs[1:]
-		}
-	}
-	return nil
 }
 
 // zeroRange has the file system or the device make the zeroes. On a device
