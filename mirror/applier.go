@@ -26,9 +26,9 @@ const retryNoSpace = time.Second
 // (invariant 2, apply when stable). Volume.apply guards it.
 type applier struct {
 	entries []entry
-	ranges  []extent // of the entries, by offset
-	work    *extents // what is newest in them, where they overlap
-	newest  []extent
+	ranges  []extent        // of the entries
+	newest  []extent        // their newest bytes, by offset
+	work    *extents        // finds them where ranges overlap; empty between two clusters
 	loaded  []*block.Buffer // payloads read back from the journal
 	vec     [][]byte
 	bytes   int64 // applied since the last checkpoint
@@ -144,28 +144,52 @@ func (v *Volume) applyCollected(a *applier) error {
 	return v.writeOut(a, a.coalesce())
 }
 
-// coalesce returns the newest bytes of a.ranges, which are in the order of
-// their LSNs, as extents that do not overlap, by offset. Mostly none overlap,
-// and sorting them is all.
+// coalesce returns the newest bytes of a.ranges as extents that do not overlap,
+// by offset. Mostly none overlap, and sorting them is all; those that do go, by
+// clusters, through a set that knows which is newest.
 func (a *applier) coalesce() []extent {
-	a.newest = append(a.newest[:0], a.ranges...)
-	slices.SortFunc(a.ranges, func(x, y extent) int { return cmp.Compare(x.off, y.off) })
-	overlap := false
-	for i := 1; i < len(a.ranges); i++ {
-		overlap = overlap || a.ranges[i-1].end > a.ranges[i].off
+	slices.SortFunc(a.ranges, func(x, y extent) int {
+		return cmp.Or(cmp.Compare(x.off, y.off), cmp.Compare(x.lsn, y.lsn))
+	})
+	for from := 0; from < len(a.ranges); {
+		to, end := from+1, a.ranges[from].end
+		for to < len(a.ranges) && a.ranges[to].off < end {
+			end = max(end, a.ranges[to].end)
+			to++
+		}
+		if to == from+1 {
+			a.newest = append(a.newest, a.ranges[from])
+		} else {
+			a.settle(a.ranges[from:to], end)
+		}
+		from = to
 	}
-	if !overlap {
-		return a.ranges
-	}
-	for _, x := range a.newest {
+	return a.newest
+}
+
+// settle appends the newest bytes of a cluster, which ends at end, to a.newest.
+// What one record has in neighbouring extents becomes one again.
+func (a *applier) settle(cluster []extent, end int64) {
+	off := cluster[0].off
+	slices.SortFunc(cluster, func(x, y extent) int { return cmp.Compare(x.lsn, y.lsn) })
+	for _, x := range cluster {
 		a.work.insert(x)
 	}
-	a.newest = a.newest[:0]
-	a.work.all(func(x extent) bool {
+	first := len(a.newest)
+	a.work.overlapping(off, end, func(x extent) bool {
+		if n := len(a.newest); n > first {
+			if last := &a.newest[n-1]; last.lsn == x.lsn && last.end == x.off {
+				last.end = x.end
+				if x.data != nil { // it lies behind what last has of the same payload
+					last.data = last.data[:len(last.data)+len(x.data)]
+				}
+				return true
+			}
+		}
 		a.newest = append(a.newest, x)
 		return true
 	})
-	return a.newest
+	a.work.clear()
 }
 
 // load reads an evicted payload back.
@@ -222,7 +246,6 @@ func (a *applier) reset() {
 	clear(a.ranges)
 	clear(a.newest)
 	clear(a.loaded)
-	a.work.clear()
 	a.entries, a.ranges, a.newest, a.loaded, a.vec = a.entries[:0], a.ranges[:0], a.newest[:0], a.loaded[:0], a.vec[:0]
 }
 

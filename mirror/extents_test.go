@@ -1,66 +1,130 @@
 package mirror
 
 import (
+	"bytes"
 	"math/rand/v2"
 	"testing"
 )
 
-// TestExtentsAgainstBytes: the clever set and a byte array say the same of
-// which record wrote a byte last.
+// TestExtentsAgainstBytes: the clever set and an array say the same of which
+// record wrote a byte last, within a chunk, over its borders, and where ranges
+// of zeroes are wide.
 func TestExtentsAgainstBytes(t *testing.T) {
+	const unit = chunkSize / 64
+	const size = 6 * 64 // units
 	rng := seed(t)
-	const size = 512
 	x := newExtents()
 	var want [size]LSN
-	for lsn := LSN(1); lsn <= 5000; lsn++ {
-		off := rng.Int64N(size)
-		end := off + 1 + rng.Int64N(min(64, size-off))
-		if rng.IntN(4) > 0 {
-			x.insert(extent{off: off, end: end, lsn: lsn})
+	draw := func(longest int64) (off, end int64) {
+		off = rng.Int64N(size)
+		return off, off + 1 + rng.Int64N(min(longest, size-off))
+	}
+	for lsn := LSN(1); lsn <= 20000; lsn++ {
+		e := extent{lsn: lsn}
+		upTo := always
+		off, end := draw(16)
+		switch rng.IntN(8) {
+		case 0, 1: // it becomes stale
+			upTo = lsn - min(lsn, LSN(rng.IntN(60)))
+			off, end = draw(size)
+			x.remove(off*unit, end*unit, upTo)
+		case 2:
+			off, end = draw(size) // perhaps wide
+			fallthrough
+		case 3:
+			e.off, e.end, e.keep = off*unit, end*unit, true
+			x.insert(e)
+		default:
+			e.off, e.end, e.data = off*unit, end*unit, make([]byte, (end-off)*unit)
 			for i := off; i < end; i++ {
+				e.data[(i-off)*unit] = byte(i)
+			}
+			x.insert(e)
+		}
+		for i := off; i < end; i++ {
+			switch {
+			case upTo == always:
 				want[i] = lsn
-			}
-		} else {
-			upTo := lsn - LSN(rng.IntN(40))
-			x.remove(off, end, upTo)
-			for i := off; i < end; i++ {
-				if want[i] <= upTo {
-					want[i] = 0
-				}
+			case want[i] <= upTo:
+				want[i] = 0
 			}
 		}
-		var got [size]LSN
-		last := int64(0)
-		x.all(func(e extent) bool {
-			if e.off < last || e.end <= e.off {
-				t.Fatalf("LSN %d: extent %d to %d after %d", lsn, e.off, e.end, last)
-			}
-			last = e.end
-			for i := e.off; i < e.end; i++ {
-				got[i] = e.lsn
-			}
-			return true
-		})
-		if got != want {
-			t.Fatalf("LSN %d: bytes differ", lsn)
+		from, to := draw(size)
+		if rng.IntN(4) > 0 {
+			from, to = 0, size
 		}
-		from := rng.Int64N(size)
-		to := from + 1 + rng.Int64N(size-from)
-		n := 0
-		x.overlapping(from, to, func(e extent) bool {
-			if e.end <= from || e.off >= to {
-				t.Fatalf("extent %d to %d does not overlap %d to %d", e.off, e.end, from, to)
-			}
-			n += int(min(e.end, to) - max(e.off, from))
-			return true
-		})
-		for i := from; i < to; i++ {
-			if want[i] != 0 {
-				n--
-			}
+		checkExtents(t, x, from, to, unit, want[:])
+	}
+	x.clear()
+	checkExtents(t, x, 0, size, unit, make([]LSN, size))
+	if x.len() != 0 {
+		t.Errorf("%d extents after clear", x.len())
+	}
+}
+
+// checkExtents compares what x says of the units from … to with want.
+func checkExtents(t *testing.T, x *extents, from, to, unit int64, want []LSN) {
+	t.Helper()
+	got := make([]LSN, len(want))
+	last, n := int64(0), 0
+	x.overlapping(from*unit, to*unit, func(e extent) bool {
+		if e.off < last || e.end <= e.off || e.end <= from*unit || e.off >= to*unit {
+			t.Fatalf("extent %d to %d after %d, asked for %d to %d", e.off, e.end, last, from*unit, to*unit)
 		}
-		if n != 0 {
-			t.Fatalf("LSN %d: overlapping misses %d bytes", lsn, -n)
+		if e.data != nil && (int64(len(e.data)) != e.end-e.off || e.data[0] != byte(e.off/unit)) {
+			t.Fatalf("extent %d to %d of LSN %d has other bytes than its own", e.off, e.end, e.lsn)
+		}
+		last = e.end
+		n++
+		for i := e.off / unit; i < e.end/unit; i++ {
+			got[i] = e.lsn
+		}
+		return true
+	})
+	for i := from; i < to; i++ {
+		if got[i] != want[i] {
+			t.Fatalf("unit %d is of LSN %d, want %d", i, got[i], want[i])
+		}
+	}
+	if whole := from == 0 && to == int64(len(want)); whole && n != x.len() {
+		t.Fatalf("%d extents, len says %d", n, x.len())
+	}
+}
+
+// TestCoalesceAgainstBytes: what the applier writes out is what is newest of a
+// round, in order, and no byte of it twice.
+func TestCoalesceAgainstBytes(t *testing.T) {
+	rng := seed(t)
+	const size = 4 * chunkSize
+	for range 300 {
+		a := &applier{work: newExtents()}
+		want := make([]byte, size)
+		room := int64(1) << (4 + rng.IntN(12)) // from all over each other to far apart
+		for lsn := LSN(1); lsn <= LSN(1+rng.IntN(60)); lsn++ {
+			n := 1 + rng.Int64N(room)
+			x := extent{off: rng.Int64N(size - n), lsn: lsn}
+			x.end = x.off + n
+			v := byte(lsn)
+			if rng.IntN(4) == 0 {
+				v = 0
+			} else {
+				x.data = bytes.Repeat([]byte{v}, int(n))
+			}
+			for i := x.off; i < x.end; i++ {
+				want[i] = v
+			}
+			a.ranges = append(a.ranges, x)
+		}
+		got, last := make([]byte, size), int64(0)
+		for _, x := range a.coalesce() {
+			if x.off < last || x.data != nil && int64(len(x.data)) != x.end-x.off {
+				t.Fatalf("extent %d to %d with %d bytes after %d", x.off, x.end, len(x.data), last)
+			}
+			last = x.end
+			copy(got[x.off:x.end], x.data)
+		}
+		if !bytes.Equal(got, want) {
+			t.Fatal("bytes differ")
 		}
 	}
 }
