@@ -22,14 +22,16 @@ func (j *Journal) Append(recs []*Record, n Notes, reserve bool) error {
 		return err
 	}
 	for {
-		fit := j.fits(recs, j.room())
+		off := j.place()
+		fit := j.fits(recs, j.opts.SegmentSize-off)
 		if fit < 0 {
+			j.leave()
 			if err := j.roll(); err != nil {
 				return err
 			}
 			continue
 		}
-		if err := j.appendBatch(recs[:fit], n); err != nil {
+		if err := j.appendBatch(recs[:fit], n, off); err != nil {
 			return err
 		}
 		if recs = recs[fit:]; len(recs) == 0 {
@@ -67,7 +69,7 @@ func (j *Journal) checkAppend(recs []*Record, reserve bool) (rolls int, err erro
 
 // rolls is how many segments the records begin. j.mu is held.
 func (j *Journal) rolls(recs []*Record) (n int) {
-	room, empty := j.opts.SegmentSize-j.tail().tail, j.opts.SegmentSize-firstBatch
+	room, empty := j.opts.SegmentSize-padded(j.tail().tail), j.opts.SegmentSize-firstBatch
 	for {
 		fit := j.fits(recs, room)
 		if fit < 0 {
@@ -84,11 +86,31 @@ func (j *Journal) rolls(recs []*Record) (n int) {
 	}
 }
 
-// room is how many bytes the last segment has left.
-func (j *Journal) room() int64 {
+// place says where the next batch goes: right behind the last one, or in the
+// next page if a sync may have made durable what lies in this one. Until leave,
+// a sync that begins waits for the batch.
+func (j *Journal) place() int64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.opts.SegmentSize - j.tail().tail
+	s := j.tail() // only the appender changes which one it is
+	if j.sealed {
+		s.tail, j.sealed = padded(s.tail), false
+	}
+	j.sharing = s.tail%pageSize != 0
+	return s.tail
+}
+
+// leave ends what place began.
+func (j *Journal) leave() {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.left()
+}
+
+// left is leave with j.mu held.
+func (j *Journal) left() {
+	j.sharing = false
+	j.unshared.Broadcast()
 }
 
 // fits is how many of recs one batch of at most room bytes takes; -1 if it has
@@ -109,27 +131,27 @@ func (j *Journal) fits(recs []*Record, room int64) int {
 	return len(recs)
 }
 
-// appendBatch writes one batch, which fits, to the last segment.
-func (j *Journal) appendBatch(recs []*Record, n Notes) error {
+// appendBatch writes one batch, which fits, to the last segment at off.
+func (j *Journal) appendBatch(recs []*Record, n Notes, off int64) error {
 	j.mu.Lock()
-	s := j.tail() // only the appender changes which one it is
+	s := j.tail()
 	h := batchHeader{count: len(recs), id: s.id, seq: s.seq, first: j.End() + 1, prev: j.endCRC, notes: n}
-	off := s.tail
 	h.notes.Durable = j.Durable()
 	j.mu.Unlock()
-	err := s.f.WritevAt(j.encode(&h, recs), off)
+	err := s.f.WritevAt(j.encode(&h, recs, off), off)
 	clear(j.vec) // the payloads are the caller's
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	j.left()
 	if err != nil {
 		return j.fail(fmt.Errorf("append LSN %d to segment %s at %d: %w", h.first, s.name, off, err))
 	}
-	s.tail += padded(h.length)
+	s.tail = behind(off, h.length)
 	j.written++
 	j.notes.raise(h.notes)
 	if len(recs) > 0 {
 		last := recs[len(recs)-1]
-		s.batches = append(s.batches, batchRef{first: h.first, off: off})
+		s.index(h.first, off)
 		s.end = last.LSN
 		j.endCRC = last.CRC
 		j.end.Store(uint64(last.LSN))
@@ -138,9 +160,10 @@ func (j *Journal) appendBatch(recs []*Record, n Notes) error {
 	return nil
 }
 
-// encode lays a batch out: headers from the journal's own scratch, payloads
-// where they are.
-func (j *Journal) encode(h *batchHeader, recs []*Record) [][]byte {
+// encode lays a batch out that begins at off: headers from the journal's own
+// scratch, payloads where they are, and zeroes to the end of its last page, so
+// that the kernel need not read what it has not in memory.
+func (j *Journal) encode(h *batchHeader, recs []*Record, off int64) [][]byte {
 	need := batchHeaderSize + len(recs)*HeaderSize
 	if cap(j.head) < need {
 		j.head = make([]byte, need)
@@ -163,8 +186,8 @@ func (j *Journal) encode(h *batchHeader, recs []*Record) [][]byte {
 	if from < at {
 		j.vec = append(j.vec, head[from:at])
 	}
-	if pad := padded(h.length) - h.length; pad > 0 {
-		j.vec = append(j.vec, zeroPage[:pad])
+	if end := off + h.length; end < padded(end) {
+		j.vec = append(j.vec, zeroPage[:padded(end)-end])
 	}
 	return j.vec
 }

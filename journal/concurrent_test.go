@@ -137,8 +137,8 @@ func TestAppendAllocatesNothing(t *testing.T) {
 	j := create(t, d, o)
 	recs := records(0, 0, 7, 8)
 	h := batchHeader{}
-	j.encode(&h, recs) // grows the scratch
-	if n := testing.AllocsPerRun(100, func() { j.encode(&h, recs) }); n != 0 {
+	j.encode(&h, recs, 0) // grows the scratch
+	if n := testing.AllocsPerRun(100, func() { j.encode(&h, recs, 0) }); n != 0 {
 		t.Errorf("%v allocations to lay out a batch", n)
 	}
 	if n := testing.AllocsPerRun(100, func() {

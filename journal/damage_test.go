@@ -27,8 +27,11 @@ const lastSegment = "0003.seg"
 func damageable(t *testing.T) (d *fakedisk.FS, last []BatchInfo, recs map[LSN]int64) {
 	d = fakedisk.New(1)
 	j := create(t, d, small)
-	for range 8 {
+	for i := range 8 {
 		appendN(t, j, 7, 5)
+		if i < 6 { // the last ones share a page
+			syncAll(t, j)
+		}
 	}
 	syncAll(t, j)
 	appendN(t, j, 7, 2) // notes 40 as durable

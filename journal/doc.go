@@ -28,7 +28,10 @@
 // recycled segments still hold has another segment's number in its batch
 // headers, other LSNs, or another chain of CRCs.
 //
-// A batch is written by one vectored write, straight from the callers' buffers.
+// A batch is written by one vectored write, straight from the callers' buffers,
+// right behind the one before it. Not into a block that may be durable, though: a
+// power loss in the middle of writing it again could take what it held. So the
+// first batch after a sync has begun takes a block of its own.
 // A batch of which any part is torn was never synced, and is dropped as a whole.
 //
 // Every segment but the last was synced before the next one began. In the last
@@ -42,7 +45,7 @@
 // readers and the rest may run beside it and each other. Append keeps nothing of
 // its records; a reader's record owns one reference to its buffer.
 //
-// Memory: an index of 16 bytes per batch (at most 0.4 % of the journal's size),
+// Memory: an index of 16 bytes per 4 KiB page at most (0.4 % of the journal's size),
 // scratch for the largest batch's headers, and while Open or Check run, the
 // largest payload (1 MiB).
 //

@@ -9,14 +9,16 @@ import (
 
 // A journal is a directory of segment files of one size. A segment begins with
 // two copies of its header, in blocks of their own; batches follow, each at a
-// multiple of 4 KiB and padded with zeroes to one, so that writing a batch never
-// touches a block in which another lies.
+// multiple of 64 bytes: right behind the one before, or at the next multiple of
+// 4 KiB if a sync began in between. So writing a batch never touches a block in
+// which something durable lies. The rest of a batch's last block is zeroes until
+// the next batch.
 //
 // Segment header, at 0 and again at 4096:
 //
 //	offset size field
 //	 0     8    magic "LSJSEGMT"
-//	 8     4    format version, 1
+//	 8     4    format version, 2
 //	12     4    CRC32C of bytes 16..103
 //	16     8    journal id: random, another after every Reset
 //	24     8    sequence number of the segment, rising; 0: the segment is free
@@ -50,17 +52,22 @@ import (
 //	88     8    zero
 //
 // All integers are little-endian. A reader refuses a format version that it does
-// not know; a change of the format raises it.
+// not know; a change of the format raises it. In version 1 every batch began at a
+// multiple of 4 KiB, which is how a journal of version 2 may look, too: it is
+// read as one, and a segment's next life is of version 2.
 
 const (
-	// FormatVersion is the version that this package reads and writes.
-	FormatVersion = 1
+	// FormatVersion is the version that this package writes.
+	FormatVersion = 2
+	// oldestVersion is the first one that it reads.
+	oldestVersion = 1
 
 	segmentMagic      = "LSJSEGMT"
 	batchMagic        = 0x424a534c // "LSJB"
 	segmentHeaderSize = 104
 	batchHeaderSize   = 96
 	pageSize          = 4096
+	batchAlign        = 64
 	firstBatch        = 2 * pageSize
 	maxSegmentSize    = 1 << 30
 	maxSegments       = 1 << 16
@@ -104,8 +111,8 @@ func (h *segmentHeader) decode(p []byte) error {
 	if string(p[:8]) != segmentMagic {
 		return errors.New("no segment header")
 	}
-	if v := le.Uint32(p[8:]); v != FormatVersion {
-		return fmt.Errorf("%w %d: this build reads version %d", ErrVersion, v, FormatVersion)
+	if v := le.Uint32(p[8:]); v < oldestVersion || v > FormatVersion {
+		return fmt.Errorf("%w %d: this build reads versions %d to %d", ErrVersion, v, oldestVersion, FormatVersion)
 	}
 	if got := crc32.Checksum(p[16:segmentHeaderSize], Castagnoli); got != le.Uint32(p[12:]) {
 		return fmt.Errorf("segment header CRC %08x, computed %08x", le.Uint32(p[12:]), got)
@@ -182,3 +189,7 @@ func (h *batchHeader) decode(p []byte, room int64) bool {
 
 // padded rounds up to a multiple of the page size.
 func padded(n int64) int64 { return (n + pageSize - 1) &^ (pageSize - 1) }
+
+// behind is where the batch behind one of n bytes at off may begin; the other
+// place is the next page.
+func behind(off, n int64) int64 { return (off + n + batchAlign - 1) &^ (batchAlign - 1) }

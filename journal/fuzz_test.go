@@ -3,6 +3,7 @@ package journal
 import (
 	"bytes"
 	"encoding/hex"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,34 +112,95 @@ func fixCRCs(p []byte) {
 	}
 }
 
-// TestFormat1 holds the bytes of format version 1: a segment's header, and a
+// TestFormat2 holds the bytes of format version 2: a segment's header, and a
 // batch of two records. A change of them needs another version.
-func TestFormat1(t *testing.T) {
-	h := segmentHeader{
-		id: 0x1122334455667788, seq: 9, prev: 8, first: 102, seed: 0xdeadbeef, most: 16, size: 16 << 20, oldest: 5,
-		notes: Notes{Stable: 90, Durable: 95, Checkpoint: 80, SuperblockSeq: 33},
-	}
+func TestFormat2(t *testing.T) {
+	h, b := exampleHeader(), exampleBatch()
 	var head [segmentHeaderSize]byte
 	h.encode(head[:])
-	var back segmentHeader
-	if err := back.decode(head[:]); err != nil || back != h {
-		t.Errorf("decoded %+v, %v", back, err)
-	}
-	b := batchHeader{id: h.id, seq: h.seq, first: 102, prev: h.seed, count: 2, notes: h.notes}
 	j := &Journal{}
 	batch := []byte{}
-	for _, p := range j.encode(&b, records(101, h.seed, 7, 2)) {
+	for _, p := range j.encode(&b, records(101, h.seed, 7, 2), 0) {
 		batch = append(batch, p...)
 	}
 	got := hex.Dump(head[:]) + "\n" + hex.Dump(batch[:b.length])
-	path := filepath.Join("testdata", "format1.hex")
-	want, err := os.ReadFile(path)
 	if os.Getenv("LOCKSTEP_UPDATE") != "" {
-		ok(t, os.WriteFile(path, []byte(got), 0o644))
+		ok(t, os.WriteFile(vectorPath(2), []byte(got), 0o644))
 		return
 	}
+	want, err := os.ReadFile(vectorPath(2))
 	ok(t, err)
-	if got != strings.ReplaceAll(string(want), "\r\n", "\n") {
+	if got != string(want) {
 		t.Errorf("the format has changed; LOCKSTEP_UPDATE=1 writes the new bytes:\n%s", got)
+	}
+}
+
+// TestOldFormats: the vector of every version is read, and means the same.
+func TestOldFormats(t *testing.T) {
+	for version := oldestVersion; version <= FormatVersion; version++ {
+		t.Run(fmt.Sprint(version), func(t *testing.T) {
+			head, batch, _ := strings.Cut(string(must(os.ReadFile(vectorPath(version)))(t)), "\n\n")
+			var h segmentHeader
+			ok(t, h.decode(undump(t, head)))
+			if h != exampleHeader() {
+				t.Errorf("segment header %+v", h)
+			}
+			p := undump(t, batch)
+			var b batchHeader
+			want := exampleBatch()
+			want.tag, want.length = 7, int64(len(p))
+			if !b.decode(p, int64(len(p))) || b != want {
+				t.Errorf("batch header %+v", b)
+			}
+			at, crc := batchHeaderSize, h.seed
+			for lsn := LSN(102); lsn <= 103; lsn++ {
+				var r Record
+				ok(t, r.DecodeHeader(p[at:], crc))
+				n := must(PayloadLen(p[at:]))(t)
+				if r.Payload = p[at+HeaderSize:][:n]; n == 0 {
+					r.Payload = []byte{}
+				}
+				ok(t, r.CheckPayload())
+				ok(t, same(&r, lsn, 7))
+				at, crc = at+HeaderSize+n, r.CRC
+			}
+		})
+	}
+}
+
+func exampleHeader() segmentHeader {
+	return segmentHeader{
+		id: 0x1122334455667788, seq: 9, prev: 8, first: 102, seed: 0xdeadbeef, most: 16, size: 16 << 20, oldest: 5,
+		notes: Notes{Stable: 90, Durable: 95, Checkpoint: 80, SuperblockSeq: 33},
+	}
+}
+
+// exampleBatch is the header of LSN 102 and 103.
+func exampleBatch() batchHeader {
+	h := exampleHeader()
+	return batchHeader{id: h.id, seq: h.seq, first: 102, prev: h.seed, count: 2, notes: h.notes}
+}
+
+func vectorPath(version int) string {
+	return filepath.Join("testdata", fmt.Sprintf("format%d.hex", version))
+}
+
+// undump is what hex.Dump made its argument of.
+func undump(t *testing.T, dump string) (p []byte) {
+	t.Helper()
+	for line := range strings.Lines(dump) {
+		digits, _, _ := strings.Cut(line, "|")
+		for _, d := range strings.Fields(digits)[1:] {
+			p = append(p, must(hex.DecodeString(d))(t)...)
+		}
+	}
+	return p
+}
+
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		ok(t, err)
+		return v
 	}
 }

@@ -123,8 +123,13 @@ type Journal struct {
 	synced  uint64 // batches that are durable
 	// everSynced: what Open found may still be in memory only.
 	everSynced bool
-	failed     error // final
-	readers    map[*Reader]struct{}
+	// sealed: a sync has begun since the last batch, so that the next one takes
+	// a page of its own. sharing: the batch that is being written does not;
+	// unshared tells that this is over.
+	sealed, sharing bool
+	unshared        sync.Cond
+	failed          error // final
+	readers         map[*Reader]struct{}
 
 	end     atomic.Uint64
 	durable atomic.Uint64

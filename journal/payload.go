@@ -35,10 +35,10 @@ func (j *Journal) ReadPayload(lsn LSN, skip int64, p []byte) error {
 
 func readAt(s *segment, ref batchRef, lsn LSN) (rec Record, err error) {
 	var c cursor
-	if err := c.open(s, ref); err != nil {
+	if err := c.open(s, ref, lsn); err != nil {
 		return rec, err
 	}
-	for l := ref.first; l <= lsn && err == nil; l++ {
+	for l := c.first; l <= lsn && err == nil; l++ {
 		err = c.read(&rec, l == lsn)
 	}
 	return rec, err

@@ -131,7 +131,7 @@ func (r *Reader) seek() (ok bool, err error) {
 			return false, err
 		}
 		r.s = s
-		oerr := r.batch.open(s, ref)
+		oerr := r.batch.open(s, ref, next)
 		found, err := r.settle(0, false)
 		switch {
 		case err != nil:
@@ -169,25 +169,33 @@ func (j *Journal) locate(lsn LSN) (s *segment, ref batchRef, ok bool, err error)
 
 // A cursor walks the records of one batch.
 type cursor struct {
-	s    *segment
-	off  int64 // of the next record
-	stop int64 // where the batch ends
-	crc  uint32
-	left int
-	head [batchHeaderSize]byte // scratch
+	s     *segment
+	first LSN   // of the batch
+	off   int64 // of the next record
+	stop  int64 // where the batch ends
+	crc   uint32
+	left  int
+	head  [batchHeaderSize]byte // scratch
 }
 
-// open reads the batch's header.
-func (c *cursor) open(s *segment, ref batchRef) error {
-	if _, err := s.f.ReadAt(c.head[:], ref.off); err != nil {
-		return err
+// open finds the batch that holds lsn, from the one at ref on, and reads its
+// header.
+func (c *cursor) open(s *segment, ref batchRef, lsn LSN) error {
+	for first, off := ref.first, ref.off; ; {
+		if _, err := s.f.ReadAt(c.head[:], off); err != nil {
+			return err
+		}
+		var h batchHeader
+		if !h.decode(c.head[:], s.size-off) || h.id != s.id || h.seq != s.seq || h.first != first {
+			return errors.New("batch header is unreadable")
+		}
+		if next := first + LSN(h.count); next <= lsn {
+			first, off = next, behind(off, h.length)
+			continue
+		}
+		c.s, c.first, c.off, c.stop, c.crc, c.left = s, first, off+batchHeaderSize, off+h.length, h.prev, h.count
+		return nil
 	}
-	var h batchHeader
-	if !h.decode(c.head[:], s.size-ref.off) || h.id != s.id || h.seq != s.seq || h.first != ref.first {
-		return errors.New("batch header is unreadable")
-	}
-	c.s, c.off, c.stop, c.crc, c.left = s, ref.off+batchHeaderSize, ref.off+h.length, h.prev, h.count
-	return nil
 }
 
 // read reads the next record; its payload too, into a buffer, if that is wanted.

@@ -83,23 +83,29 @@ func (sc *scanner) segment() (ending, error) {
 			return endDead, nil
 		}
 		sc.noted.raise(h.notes)
-		s.tail += padded(h.length)
+		s.tail = behind(s.tail, h.length)
 	}
 }
 
-// header reads the batch header at s.tail; ok is false if there is none that
-// continues the journal.
+// header reads the header of the batch that continues the journal, which lies at
+// s.tail or, and then s.tail is moved there, in the next page. ok is false if
+// there is none.
 func (sc *scanner) header() (h batchHeader, ok bool, err error) {
 	s := sc.s
-	if s.size-s.tail < batchHeaderSize {
-		return h, false, nil
+	for _, off := range [...]int64{s.tail, padded(s.tail)} {
+		if s.size-off < batchHeaderSize {
+			return h, false, nil
+		}
+		p, err := sc.read(off, batchHeaderSize)
+		if err != nil {
+			return h, false, err
+		}
+		if h.decode(p, s.size-off) && h.id == s.id && h.seq == s.seq && h.first == sc.next && h.prev == sc.crc {
+			s.tail = off
+			return h, true, nil
+		}
 	}
-	p, err := sc.read(s.tail, batchHeaderSize)
-	if err != nil {
-		return h, false, err
-	}
-	ok = h.decode(p, s.size-s.tail) && h.id == s.id && h.seq == s.seq && h.first == sc.next && h.prev == sc.crc
-	return h, ok, nil
+	return h, false, nil
 }
 
 // records takes the records of the batch at s.tail in, if all of them that are
@@ -130,7 +136,7 @@ func (sc *scanner) records(h batchHeader) (end ending, why string, err error) {
 		}
 	}
 	if next > sc.next {
-		s.batches = append(s.batches, batchRef{first: sc.next, off: s.tail})
+		s.index(sc.next, s.tail)
 	}
 	sc.next, sc.crc, sc.lastEnd, s.end = next, crc, lastEnd, next-1
 	return end, "", nil
@@ -184,7 +190,7 @@ func (sc *scanner) endOf(why string) (ending, error) {
 		return 0, damaged(fmt.Sprintf("the journal was durable up to LSN %d", sc.noted.Durable))
 	}
 	end := endClean
-	for off := s.tail; off+batchHeaderSize <= s.size; off += pageSize {
+	for off := s.tail; off+batchHeaderSize <= s.size; off += batchAlign {
 		p, err := sc.read(off, batchHeaderSize)
 		if err != nil {
 			return 0, err

@@ -18,12 +18,13 @@ type segment struct {
 	segmentHeader
 	gone    bool       // no longer in the chain; its bytes may be another's
 	end     LSN        // its last record that is part of the journal; first-1 without one
-	tail    int64      // where the next batch goes
-	batches []batchRef // at most one per page of the file: 0.4 % of its size
+	tail    int64      // where the next batch goes, or in the next page
+	batches []batchRef // the first that begins in each page: at most 0.4 % of the file's size
 	worn    bool       // one copy of the header is unreadable, or older
 }
 
-// batchRef says where a batch with records lies.
+// batchRef says where a batch with records lies. Those behind it that begin in
+// the same page are found from there, one by one.
 type batchRef struct {
 	first LSN
 	off   int64
@@ -40,7 +41,14 @@ func (s *segment) next(h segmentHeader) *segment {
 	return n
 }
 
-// find returns the place of the batch that holds lsn.
+// index notes where a batch with records lies, if it is the first of its page.
+func (s *segment) index(first LSN, off int64) {
+	if n := len(s.batches); n == 0 || s.batches[n-1].off/pageSize < off/pageSize {
+		s.batches = append(s.batches, batchRef{first, off})
+	}
+}
+
+// find returns where to begin to look for the batch that holds lsn.
 func (s *segment) find(lsn LSN) batchRef {
 	i := sort.Search(len(s.batches), func(i int) bool { return s.batches[i].first > lsn })
 	return s.batches[i-1]

@@ -27,6 +27,12 @@ func (j *Journal) Sync() (LSN, error) {
 // j.syncMu is held, so that the chain stays as it is.
 func (j *Journal) syncLocked() error {
 	j.mu.Lock()
+	// What is durable lies in pages that nobody writes to any more (format.go):
+	// what is appended from here on goes elsewhere, and what is being appended
+	// beside older records is waited for.
+	for j.sealed = true; j.sharing; j.sealed = true {
+		j.unshared.Wait()
+	}
 	s, end, written, err := j.tail(), j.end.Load(), j.written, j.usable()
 	j.mu.Unlock()
 	if err != nil {
