@@ -88,27 +88,37 @@ func openFile(dir disk.FS, name string, m magic, size, unit int64) (*pageFile, e
 	return p, nil
 }
 
-// readHeader takes the newer of the two copies that can be read. The other one
-// is brought level before anybody relies on it: else, should the newer be lost
-// one day, the older would come into force again, with a base that lies.
+// readHeader puts the newer of the two copies that can be read into force. The
+// other one is brought level before anybody relies on it: else, should the newer
+// be lost one day, the older would come into force again, with a base that lies.
 func (p *pageFile) readHeader(size, unit int64) error {
+	worn, err := p.findHeader(size, unit)
+	if err != nil || len(worn) == 0 {
+		return err
+	}
+	return p.commit(p.h)
+}
+
+// findHeader takes the newer of the two copies that can be read, and changes
+// nothing. worn are the copies that cannot, or that are older.
+func (p *pageFile) findHeader(size, unit int64) (worn []int, err error) {
 	var h [headerPages]header
 	var errs [headerPages]error
 	for i := range h {
 		buf := p.buffer(1)
 		if err := readPages(p.f, buf, int64(i)); err != nil {
-			return err
+			return nil, err
 		}
 		errs[i] = h[i].decode(buf, p.magic)
 	}
 	for _, err := range errs {
 		if errors.Is(err, ErrVersion) || errors.Is(err, ErrMismatch) {
-			return err
+			return nil, err
 		}
 	}
 	switch {
 	case errs[0] != nil && errs[1] != nil:
-		return fmt.Errorf("neither copy of the header can be read: %w; %w", errs[0], errs[1])
+		return nil, fmt.Errorf("neither copy of the header can be read: %w; %w", errs[0], errs[1])
 	case errs[0] != nil || errs[1] == nil && h[1].seq > h[0].seq:
 		p.h, p.first = h[1], 0
 	default:
@@ -116,14 +126,14 @@ func (p *pageFile) readHeader(size, unit int64) error {
 	}
 	switch {
 	case p.h.size != size:
-		return fmt.Errorf("%w: a volume of %d bytes, and this one has %d", ErrMismatch, p.h.size, size)
+		return nil, fmt.Errorf("%w: a volume of %d bytes, and this one has %d", ErrMismatch, p.h.size, size)
 	case unit != 0 && p.h.unit != unit:
-		return fmt.Errorf("%w: %d bytes per bit, and %d are wanted", ErrMismatch, p.h.unit, unit)
+		return nil, fmt.Errorf("%w: %d bytes per bit, and %d are wanted", ErrMismatch, p.h.unit, unit)
 	}
 	if errors.Join(errs[:]...) == nil && h[0] == h[1] {
-		return nil
+		return nil, nil
 	}
-	return p.commit(p.h)
+	return []int{int(p.first)}, nil
 }
 
 // load calls report for each page that is not void, and for void ones too if

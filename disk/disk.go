@@ -1,6 +1,12 @@
 package disk
 
-import "io"
+import (
+	"errors"
+	"io"
+)
+
+// ErrLocked says that somebody else holds a lock.
+var ErrLocked = errors.New("another process holds it")
 
 // FS is one directory. Names hold no slash. Its methods may be called
 // concurrently. Errors satisfy errors.Is(err, fs.ErrNotExist) and fs.ErrExist.
@@ -20,8 +26,8 @@ type FS interface {
 	// Sub opens the directory name below this one, making it if need be.
 	Sub(name string) (FS, error)
 	// Lock takes an exclusive lock that ends with the process or when closed.
-	// It fails at once if another process (or another FS on the same
-	// directory) holds it.
+	// It fails at once, with ErrLocked, if another process (or another FS on
+	// the same directory) holds it.
 	Lock(name string) (io.Closer, error)
 	// String is the directory's path, for messages.
 	String() string

@@ -1,12 +1,9 @@
 package disk
 
 import (
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 )
 
 // OS opens the directory dir of the operating system, making it (mode 0700)
@@ -81,19 +78,5 @@ func (d osDir) Lock(name string) (io.Closer, error) {
 	if err != nil {
 		return nil, err
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	switch {
-	case err == unix.EWOULDBLOCK:
-		f.Close()
-		return nil, fmt.Errorf("lock %s: another process holds it; stop the one that uses this directory first: %w", path, err)
-	case err != nil:
-		f.Close()
-		return nil, fmt.Errorf("lock %s: %w", path, err)
-	}
-	return f, nil
+	return flock(f)
 }

@@ -56,6 +56,12 @@ type BatchInfo struct {
 	Notes   Notes
 }
 
+// FirstBatch is the offset of a segment's first batch, bytes.
+const FirstBatch = firstBatch
+
+// Next is the offset at which the batch behind this one begins, bytes.
+func (b *BatchInfo) Next() int64 { return b.Off + padded(b.Length) }
+
 // Dump is Check that shows what it reads: segments, their batches, their
 // records, up to the end or to what is damaged.
 func Dump(dir disk.FS, o Options, v Visitor) (_ Report, err error) {

@@ -15,10 +15,10 @@ import (
 // Notes are what every batch header carries beside its records (replication.md
 // 1): what its writer believed when it wrote the batch.
 type Notes struct {
-	Stable        LSN    // every in-sync replica has everything up to here durably
-	Durable       LSN    // this journal was synced up to here; Append fills it in
-	Checkpoint    LSN    // the backing store holds everything up to here durably
-	SuperblockSeq uint64 // sequence number of the superblock in force
+	Stable        LSN    `json:"stable"`     // every in-sync replica has everything up to here durably
+	Durable       LSN    `json:"durable"`    // this journal was synced up to here; Append fills it in
+	Checkpoint    LSN    `json:"checkpoint"` // the backing store holds everything up to here durably
+	SuperblockSeq uint64 `json:"superblock"` // sequence number of the superblock in force
 }
 
 // Options configure Open and Create. The zero value works, but for Valid.

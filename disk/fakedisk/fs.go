@@ -185,7 +185,7 @@ func (d *FS) Lock(name string) (io.Closer, error) {
 	case err != nil:
 		return nil, pathError(OpLock, name, err)
 	case d.dir.locks[name]:
-		return nil, fmt.Errorf("lock %s/%s: another process holds it", d.path, name)
+		return nil, fmt.Errorf("lock %s/%s: %w", d.path, name, disk.ErrLocked)
 	}
 	d.dir.locks[name] = true
 	return &lock{d: d, name: name}, nil
