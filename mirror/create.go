@@ -9,13 +9,11 @@ import (
 
 	"github.com/lockstep-storage/lockstep/bitmap"
 	"github.com/lockstep-storage/lockstep/disk"
-	"github.com/lockstep-storage/lockstep/journal"
 )
 
 var volumeName = regexp.MustCompile(`^[a-zA-Z0-9._-]{1,64}$`)
 
 const (
-	journalDir   = "journal"
 	intentName   = "write-intent.bitmap"
 	bitmapPrefix = "out-of-sync."
 	bitmapSuffix = ".bitmap"
@@ -40,11 +38,7 @@ func Create(dir disk.FS, o CreateOptions) error {
 	if err != nil {
 		return err
 	}
-	jdir, err := dir.Sub(journalDir)
-	if err != nil {
-		return fmt.Errorf("make the journal's directory: %w", err)
-	}
-	if err := journal.Create(jdir, journal.Options{Size: o.JournalSize}); err != nil {
+	if err := createJournal(dir, o.Journal, o); err != nil {
 		return fmt.Errorf("create the journal: %w", err)
 	}
 	intent, err := bitmap.CreateIntent(dir, intentName, o.Size, 0)

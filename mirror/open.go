@@ -103,10 +103,11 @@ func (v *Volume) openIntent() (*bitmap.Intent, error) {
 // end dropped, and all that before the first handshake. In another order a dead
 // suffix comes back to life.
 func (v *Volume) openJournal() error {
-	dir, err := v.opts.FS.Sub(journalDir)
+	dir, lock, err := openJournalDir(v.opts.FS, v.opts.Journal)
 	if err != nil {
-		return fmt.Errorf("open the journal's directory: %w", err)
+		return err
 	}
+	v.journalLock = lock
 	var st journal.State
 	if v.journal, st, err = journal.Open(dir, journal.Options{Valid: v.super.History.Valid}); err != nil {
 		return fmt.Errorf("open the journal: %w", err)
@@ -328,6 +329,9 @@ func (v *Volume) closeFiles() error {
 	var errs []error
 	if v.journal != nil {
 		errs = append(errs, v.journal.Close())
+	}
+	if v.journalLock != nil {
+		errs = append(errs, v.journalLock.Close())
 	}
 	if v.intent != nil {
 		errs = append(errs, v.intent.Close())

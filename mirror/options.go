@@ -46,6 +46,9 @@ type CreateOptions struct {
 	NoWriteCache bool
 	// JournalSize in bytes; 0 is 256 MiB, the least is 64 MiB.
 	JournalSize int64
+	// Journal is a directory of the journal's own, which must be empty; nil is
+	// the subdirectory "journal" of the replica's. See EraseJournal.
+	Journal disk.FS
 }
 
 // Options open a replica. FS, Store, Node and Volume are required.
@@ -54,6 +57,9 @@ type Options struct {
 	Volume string
 	// FS is the directory of the replica's superblock, journal and bitmaps.
 	FS disk.FS
+	// Journal is the journal's directory, if Create was given one. A volume
+	// holds a lock on it while it is open.
+	Journal disk.FS
 	// Store holds the volume's bytes; the volume closes it.
 	Store Store
 	// Peers are the other nodes that are configured to hold a replica.

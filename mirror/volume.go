@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"sync"
@@ -22,8 +23,10 @@ type Volume struct {
 	log     *slog.Logger
 	store   Store
 	journal *journal.Journal
-	intent  *bitmap.Intent
-	pending *pending
+	// journalLock is held while the journal has a directory of its own, else nil.
+	journalLock io.Closer
+	intent      *bitmap.Intent
+	pending     *pending
 
 	segmentSize int64 // of the journal
 
