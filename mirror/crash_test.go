@@ -313,6 +313,7 @@ func (c *crasher) check(r remains, deeper bool) int {
 			return nil
 		})
 	}
+	mustBeSound(t, r.disk, CheckOptions{StoreSize: crashSize})
 	v := c.open(r.disk)
 	s := c.attach(v)
 	p := make([]byte, crashSize)

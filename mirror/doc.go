@@ -10,7 +10,8 @@
 // returns its [Volume]. A Volume is a block.Device: sessions attach to it once
 // it is Primary ([Volume.Promote]). It reaches its peers through a [Dialer] and
 // takes their connections through [ReadPreamble] and [Volume.Accept]. [Compare]
-// judges two histories, and is of use without a volume.
+// judges two histories, and is of use without a volume. [Check] reads a replica
+// that nobody has open and says what is damaged.
 //
 // # A write, step by step
 //

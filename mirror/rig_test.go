@@ -170,7 +170,9 @@ func (n *rigNode) listen() {
 func (n *rigNode) start() {
 	t := n.rig.t
 	t.Helper()
-	v, err := Open(n.options())
+	o := n.options()
+	mustBeSound(t, o.FS, CheckOptions{StoreSize: o.Store.Size()})
+	v, err := Open(o)
 	if err != nil {
 		t.Fatalf("start %s: %v", n.name, err)
 	}

@@ -9,6 +9,8 @@ import (
 // setAsideLimit bounds the file that keeps what a truncation took away, bytes.
 const setAsideLimit = 64 << 20
 
+const setAsidePrefix = "set-aside."
+
 // truncateTo gives up every record past c (replication.md 6): the applier is
 // drained, the suffix set aside, the superblock told the other's next history
 // entry, the journal cut, and the queue. next is that entry, nil if the records
@@ -75,7 +77,7 @@ func (v *Volume) recount() {
 // setAside keeps the records from … to in a file, as the journal has them, for
 // they may hold writes that were acknowledged from memory (3c).
 func (v *Volume) setAside(from, to LSN) error {
-	name := fmt.Sprintf("set-aside.%d", from)
+	name := fmt.Sprintf("%s%d", setAsidePrefix, from)
 	_ = v.opts.FS.Remove(name)
 	f, err := v.opts.FS.Create(name)
 	if err != nil {

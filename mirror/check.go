@@ -1,0 +1,389 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strings"
+
+	"github.com/lockstep-storage/lockstep/bitmap"
+	"github.com/lockstep-storage/lockstep/disk"
+	"github.com/lockstep-storage/lockstep/journal"
+)
+
+// CheckOptions say what of a replica is not in its directory.
+type CheckOptions struct {
+	// Journal is the journal's directory, if Create was given one.
+	Journal disk.FS
+	// StoreSize is the size of the backing store, bytes; 0: unknown.
+	StoreSize int64
+}
+
+// A CheckReport is what Check found. What could not be read is left out.
+type CheckReport struct {
+	Superblock *CheckedSuperblock `json:"superblock,omitempty"`
+	Journal    *CheckedJournal    `json:"journal,omitempty"`
+	Bitmaps    []CheckedBitmap    `json:"bitmaps"`
+	StoreSize  int64              `json:"storeSize,omitempty"` // bytes; 0: not looked at
+	// Problems are damage: the replica does not open, or gives something up.
+	Problems []Finding `json:"problems"`
+	// Remarks are what the next Open mends by itself, and nothing is lost by: a
+	// crash leaves such things.
+	Remarks []Finding `json:"remarks"`
+}
+
+// Sound reports whether there is no problem.
+func (r *CheckReport) Sound() bool { return len(r.Problems) == 0 }
+
+// A Finding is a sentence about a place in a file of the replica.
+type Finding struct {
+	File   string `json:"file"`
+	Offset int64  `json:"offset"`        // bytes; -1: the file as a whole
+	LSN    LSN    `json:"lsn,omitempty"` // 0: none
+	// Text says what was found and, of a problem, what can be done.
+	Text string `json:"text"`
+}
+
+func (f Finding) String() string {
+	var b strings.Builder
+	b.WriteString(f.File)
+	if f.Offset >= 0 {
+		fmt.Fprintf(&b, ", offset %d", f.Offset)
+	}
+	if f.LSN > 0 {
+		fmt.Fprintf(&b, ", LSN %d", f.LSN)
+	}
+	b.WriteString(": " + f.Text)
+	return b.String()
+}
+
+// CheckedSuperblock is what the newer of a superblock's two slots says.
+type CheckedSuperblock struct {
+	Sequence    uint64    `json:"sequence"`
+	ID          ID        `json:"id"` // of the volume
+	Volume      string    `json:"volume"`
+	Node        string    `json:"node"`
+	Size        int64     `json:"size"` // bytes
+	Disk        DiskState `json:"disk"`
+	Epoch       uint64    `json:"epoch"`
+	SetVersion  uint64    `json:"setVersion"`
+	InSync      []Member  `json:"inSync"`
+	Generations int       `json:"generations"` // of the history
+}
+
+// CheckedJournal is what a journal holds, up to its end or its damage.
+type CheckedJournal struct {
+	Segments int           `json:"segments"` // that hold records
+	Free     int           `json:"free"`     // segments that hold none
+	Size     int64         `json:"size"`     // bytes
+	Used     int64         `json:"used"`     // bytes
+	Batches  int           `json:"batches"`
+	Records  int           `json:"records"`
+	First    LSN           `json:"first"` // of the records held; End+1 if there is none
+	End      LSN           `json:"end"`
+	Noted    journal.Notes `json:"noted"`
+}
+
+// CheckedBitmap is what one bitmap says.
+type CheckedBitmap struct {
+	File string `json:"file"`
+	// Peer is whose out-of-sync bitmap it is, "" for the write-intent bitmap.
+	Peer   string    `json:"peer,omitempty"`
+	Marked int64     `json:"marked"` // bytes of the volume, in whole units
+	Base   *Position `json:"base,omitempty"`
+}
+
+// Check reads everything in a replica's directory but the bytes of its store,
+// and judges each part and whether they fit each other. It changes nothing, and
+// locks nothing but a journal's directory of its own; nobody may have the
+// replica open. Damage is no error but a problem of the report; an error means
+// that Check could not look.
+func Check(dir disk.FS, o CheckOptions) (CheckReport, error) {
+	names, err := dir.List()
+	if err != nil {
+		return CheckReport{}, fmt.Errorf("check the replica in %v: %w", dir, err)
+	}
+	c := checker{dir: dir, o: o, names: names}
+	c.r = CheckReport{StoreSize: o.StoreSize, Bitmaps: []CheckedBitmap{}, Problems: []Finding{}, Remarks: []Finding{}}
+	if c.superblock() {
+		err = c.journal()
+		noted := uint64(0)
+		if c.whole {
+			noted = c.r.Journal.Noted.SuperblockSeq
+		}
+		c.slots(noted)
+		c.bitmaps()
+	}
+	c.leftovers()
+	return c.r, err
+}
+
+// checker is one Check.
+type checker struct {
+	dir   disk.FS
+	o     CheckOptions
+	names []string // files in dir
+	super Superblock
+	end   LSN // of the journal; where it is damaged, as far as it is whole
+	whole bool
+	r     CheckReport
+
+	slot    int64 // the superblock's slot that is not in force, and
+	slotErr error // why it cannot be read
+}
+
+// What can be done about damage that only a peer can mend.
+const refill = "if a peer holds the volume, delete this replica and create it anew: the peer fills it"
+
+func fileIn(dir disk.FS, name string) string { return fmt.Sprintf("%v/%s", dir, name) }
+
+func (c *checker) problem(file string, off int64, lsn LSN, format string, a ...any) {
+	c.r.Problems = append(c.r.Problems, finding(file, off, lsn, format, a...))
+}
+
+func (c *checker) remark(file string, off int64, lsn LSN, format string, a ...any) {
+	c.r.Remarks = append(c.r.Remarks, finding(file, off, lsn, format, a...))
+}
+
+// finding has one line: joined errors have several.
+func finding(file string, off int64, lsn LSN, format string, a ...any) Finding {
+	text := strings.ReplaceAll(fmt.Sprintf(format, a...), "\n", "; ")
+	return Finding{file, off, lsn, text}
+}
+
+// superblock reports whether one slot can be believed.
+func (c *checker) superblock() bool {
+	file := fileIn(c.dir, superblockName)
+	f, err := c.dir.Open(superblockName)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			c.problem(file, -1, 0, "there is no superblock, so this is no replica, or what is left of one: %s", refill)
+		} else {
+			c.problem(file, -1, 0, "it cannot be opened: %v", err)
+		}
+		return false
+	}
+	defer f.Close() // it was only read
+	sb, slot, err := readSlots(f)
+	if err != nil {
+		c.problem(file, -1, 0, "%v", err)
+		return false
+	}
+	c.super = sb
+	c.r.Superblock = &CheckedSuperblock{
+		Sequence: sb.Seq, ID: sb.Volume, Volume: sb.Name, Node: sb.Node, Size: sb.Size, Disk: sb.Disk,
+		Epoch: sb.Epoch, SetVersion: sb.SetVersion, InSync: sb.Set, Generations: len(sb.History),
+	}
+	c.otherSlot(f, 1-slot)
+	switch {
+	case sb.Disk == Failed || slices.Contains(c.names, failedName):
+		c.problem(file, int64(slot)*SuperblockSlotSize, 0, "the replica is Failed: a write or an fsync failed earlier, and nothing unsynced of it may be believed; %s", refill)
+	case sb.Disk == Inconsistent:
+		c.remark(file, int64(slot)*SuperblockSlotSize, 0, "the replica is Inconsistent, in the middle of a resync: it cannot be promoted before that is through")
+	}
+	if size := c.o.StoreSize; size != 0 && size != sb.Size {
+		c.problem(file, int64(slot)*SuperblockSlotSize, 0, "the volume has %d bytes, and the backing store %d: name the store that belongs to it, or give this one its size back", sb.Size, size)
+	}
+	return true
+}
+
+// otherSlot reads the slot that is not in force.
+func (c *checker) otherSlot(f disk.File, slot uint32) {
+	off := int64(slot) * SuperblockSlotSize
+	buf := make([]byte, SuperblockSlotSize)
+	n, err := f.ReadAt(buf, off)
+	if err == nil || errors.Is(err, io.EOF) {
+		_, err = decodeSlot(buf[:n], slot)
+	}
+	c.slot, c.slotErr = off, err
+}
+
+// slots judges the slot that is not in force by what the journal knows of it:
+// noted is the greatest sequence number that a batch was written under.
+func (c *checker) slots(noted uint64) {
+	file, off := fileIn(c.dir, superblockName), c.slot
+	if c.slotErr == nil {
+		off = -1
+	}
+	switch {
+	case noted > c.super.Seq:
+		c.problem(file, off, 0, "the journal was written under superblock %d, and the newest readable one is %d: a slot is damaged; %s", noted, c.super.Seq, refill)
+	case c.slotErr != nil:
+		c.remark(file, off, 0, "slot cannot be read: %v. A crash in the middle of a commit leaves that; the next commit writes it", c.slotErr)
+	}
+}
+
+// journal checks the journal, and that the superblock and it fit. Its error is
+// that of a lock that another process holds.
+func (c *checker) journal() error {
+	jdir, lock, err := openJournalDir(c.dir, c.o.Journal)
+	switch {
+	case errors.Is(err, disk.ErrLocked):
+		return err
+	case errors.Is(err, fs.ErrNotExist):
+		c.problem(fileIn(c.dir, journalDir), -1, 0, "the journal is missing: %s", refill)
+		return nil
+	case err != nil:
+		c.problem(fileIn(c.dir, linkName), -1, 0, "%v", err)
+		return nil
+	}
+	if lock != nil {
+		defer lock.Close() // nothing is written through it
+	}
+	var at place
+	rep, err := journal.Dump(jdir, journal.Options{Valid: c.super.History.Valid}, at.visitor())
+	c.end = at.lastWhole()
+	if err != nil {
+		file, off, lsn := at.ended(jdir)
+		text := strings.Replace(err.Error(), fmt.Sprintf("segment %s, offset %d, LSN %d: ", at.segment, off, lsn), "", 1)
+		c.problem(file, off, lsn, "%s. Writes that were acknowledged are in doubt: %s", text, refill)
+	} else {
+		c.end, c.whole = rep.End, true
+		c.fit(jdir, &rep, &at)
+	}
+	c.r.Journal = &CheckedJournal{
+		Segments: rep.Segments, Free: rep.Free, Size: rep.Size, Used: rep.Used, Batches: rep.Batches, Records: rep.Records,
+		First: rep.First, End: c.end, Noted: rep.Noted,
+	}
+	return nil
+}
+
+// fit judges a journal that is whole against the superblock.
+func (c *checker) fit(jdir disk.FS, rep *journal.Report, at *place) {
+	for _, name := range rep.Worn {
+		c.remark(fileIn(jdir, name), 0, 0, "one copy of the segment's header is lost; the next start writes it")
+	}
+	dir, h := fmt.Sprint(jdir), c.super.History
+	if rep.Torn {
+		file, off, lsn := at.ended(jdir)
+		c.remark(file, off, lsn, "the journal ends here, in front of records that a crash left torn or that are outside the history; the next start cuts them off")
+	}
+	n := rep.Noted
+	if n.Stable > rep.End {
+		c.problem(dir, -1, rep.End, "it ends here, and notes that every member had LSN %d durably: journal and superblock do not belong together; %s", n.Stable, refill)
+	}
+	if n.Checkpoint > n.Stable {
+		c.problem(dir, -1, n.Checkpoint, "it notes that the backing store has this record, which is newer than the newest stable one, LSN %d; %s", n.Stable, refill)
+	}
+	if last := h.Last(); last != nil && last.First > rep.End {
+		c.remark(fileIn(c.dir, superblockName), -1, last.First, "the generation that begins here never had a record; the next start drops it")
+	}
+}
+
+// bitmaps checks the write-intent bitmap and each peer's out-of-sync bitmap.
+func (c *checker) bitmaps() {
+	file := fileIn(c.dir, intentName)
+	if rep, err := bitmap.CheckIntent(c.dir, intentName, c.super.Size); err != nil {
+		c.problem(file, -1, 0, "%v. The next start makes a new one, with every region marked", err)
+	} else {
+		c.pages(file, &rep)
+		c.r.Bitmaps = append(c.r.Bitmaps, CheckedBitmap{File: file, Marked: rep.Set * rep.Unit})
+	}
+	for _, name := range c.names {
+		node, ok := strings.CutPrefix(name, bitmapPrefix)
+		if node, ok = strings.CutSuffix(node, bitmapSuffix); !ok || !strings.HasPrefix(name, bitmapPrefix) {
+			continue
+		}
+		file := fileIn(c.dir, name)
+		rep, err := bitmap.CheckMap(c.dir, name, c.super.Size)
+		if err != nil {
+			c.problem(file, -1, 0, "%v. The next start makes a new one, and a resync with %q is a full one should the journal not reach back", err, node)
+			continue
+		}
+		c.pages(file, &rep)
+		base := Position{Generation: rep.Base.Generation, LSN: LSN(rep.Base.LSN)}
+		c.base(file, node, base, rep.Set == rep.Bits)
+		c.r.Bitmaps = append(c.r.Bitmaps, CheckedBitmap{File: file, Peer: node, Marked: min(rep.Set*rep.Unit, c.super.Size), Base: &base})
+	}
+}
+
+func (c *checker) pages(file string, rep *bitmap.Report) {
+	for _, i := range rep.Worn {
+		c.remark(file, bitmap.HeaderOffset(i), 0, "copy %d of the header is lost, or older than the other; the next start writes it", i)
+	}
+	for _, i := range rep.Damaged {
+		c.remark(file, bitmap.PageOffset(i), 0, "page %d cannot be read: all of its bits count as set, so more may be resynced than is needed; the next start writes it", i)
+	}
+}
+
+// base judges what an out-of-sync bitmap is relative to.
+func (c *checker) base(file, node string, base Position, all bool) {
+	h := c.super.History
+	switch {
+	case h.Holds(base, c.end):
+	case c.whole && !all && base.LSN > c.end && h.Position(base.LSN) == base:
+		// What a bitmap is relative to was durable here before, and is never
+		// truncated. With all bits set it means nothing.
+		c.problem(file, -1, base.LSN, "the bits are relative to this record, and the journal ends at LSN %d, before it: records that were durable are gone; %s", c.end, refill)
+	case c.whole:
+		c.remark(file, -1, base.LSN, "the bits are relative to a record that is not in the history: a resync with %q is a full one", node)
+	}
+}
+
+// leftovers names the files that are there for people.
+func (c *checker) leftovers() {
+	for _, name := range c.names {
+		switch {
+		case strings.HasPrefix(name, setAsidePrefix):
+			c.remark(fileIn(c.dir, name), -1, 0, "records that a truncation took away, kept for inspection: remove it when nobody needs it")
+		case strings.HasSuffix(name, bitmapSuffix+brokenSuffix):
+			c.remark(fileIn(c.dir, name), -1, 0, "a bitmap that could not be read, kept for inspection: remove it when nobody needs it")
+		}
+	}
+}
+
+// A place is how far a dump came.
+type place struct {
+	segment string
+	batch   journal.BatchInfo
+	begun   bool // batch is one of segment
+	seen    int  // records of batch
+	next    LSN  // the first LSN of segment, or past the batches before batch
+	off     int64
+}
+
+func (p *place) visitor() journal.Visitor {
+	return journal.Visitor{
+		Segment: func(s journal.SegmentInfo) {
+			*p = place{segment: s.Name, next: s.First, off: journal.FirstBatch}
+		},
+		Batch: func(b journal.BatchInfo) {
+			p.pass()
+			p.batch, p.begun, p.seen = b, true, 0
+		},
+		Record: func(int64, *journal.Record) { p.seen++ },
+	}
+}
+
+// pass takes batch for a whole one.
+func (p *place) pass() {
+	if p.begun {
+		p.next, p.off = p.batch.First+LSN(p.batch.Records), p.batch.Next()
+		p.begun = false
+	}
+}
+
+// settle takes the last batch for a whole one if all of its records were seen.
+func (p *place) settle() {
+	if p.seen == p.batch.Records {
+		p.pass()
+	}
+}
+
+// lastWhole is the last LSN before the damage.
+func (p *place) lastWhole() LSN {
+	p.settle()
+	return max(p.next, 1) - 1
+}
+
+// ended is where the dump did: the file, the offset of the batch that is not the
+// journal's any more, and the LSN that was due.
+func (p *place) ended(jdir disk.FS) (file string, off int64, lsn LSN) {
+	if p.segment == "" {
+		return fmt.Sprint(jdir), -1, 0
+	}
+	p.settle()
+	return fileIn(jdir, p.segment), p.off, p.next
+}
