@@ -51,6 +51,9 @@ type CreateRequest struct {
 	Store         string          `json:"store,omitempty"`      // absolute path
 	// Wipe lets Store be a block device that exists; all on it is erased.
 	Wipe bool `json:"wipe,omitempty"`
+	// Preallocate takes the store's space at once, until a trim gives it back.
+	Preallocate bool   `json:"preallocate,omitempty"`
+	Journal     string `json:"journal,omitempty"` // absolute path of an empty directory
 }
 
 // PromoteRequest is the body of POST /v1/volumes/{name}/promote.

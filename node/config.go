@@ -60,6 +60,7 @@ type Overrides struct {
 	RetryInterval *time.Duration
 	ResyncRate    *int64
 	Store         *string
+	Journal       *string
 }
 
 // DefaultConfig is the configuration of a daemon that was given none.
@@ -141,6 +142,7 @@ func (o Overrides) apply(s Settings, nodes map[string]string) Settings {
 	override(&s.RetryInterval, (*Duration)(o.RetryInterval))
 	override(&s.ResyncRate, o.ResyncRate)
 	override(&s.Store, o.Store)
+	override(&s.Journal, o.Journal)
 	return s
 }
 

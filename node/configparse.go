@@ -137,12 +137,8 @@ func (p *configParser) oneVolume(name string, key, value *yaml.Node) {
 		"peer-timeout":   p.duration(at+".peer-timeout", &o.PeerTimeout, 200*time.Millisecond),
 		"sync-interval":  p.duration(at+".sync-interval", &o.SyncInterval, time.Millisecond),
 		"retry-interval": p.duration(at+".retry-interval", &o.RetryInterval, time.Millisecond),
-		"store": func(v *yaml.Node) {
-			var path string
-			if p.absolute(at+".store", &path)(v); path != "" {
-				o.Store = &path
-			}
-		},
+		"store":          p.path(at+".store", &o.Store),
+		"journal":        p.path(at+".journal", &o.Journal),
 	})(value)
 	if p.cfg.Volumes == nil {
 		p.cfg.Volumes = map[string]Overrides{}
@@ -207,6 +203,16 @@ func (p *configParser) absolute(at string, to *string) func(*yaml.Node) {
 		*to = filepath.Clean(s)
 		return nil
 	})
+}
+
+// path is an absolute path that may be left out.
+func (p *configParser) path(at string, to **string) func(*yaml.Node) {
+	return func(v *yaml.Node) {
+		var path string
+		if p.absolute(at, &path)(v); path != "" {
+			*to = &path
+		}
+	}
 }
 
 func (p *configParser) socket(to *string) func(*yaml.Node) {

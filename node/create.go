@@ -47,7 +47,7 @@ func (n *Node) settle(r CreateRequest) (Settings, error) {
 		err = errors.Join(err, fmt.Errorf("the size is %d bytes: it must be a multiple of %d, and more than 0", r.Size, blockSize))
 	}
 	s := Settings{
-		Format: settingsFormat, Peers: r.Peers, Store: r.Store,
+		Format: settingsFormat, Peers: r.Peers, Store: r.Store, Journal: r.Journal,
 		PendingLimit: r.PendingLimit, PeerTimeout: r.PeerTimeout, ResyncRate: r.ResyncRate,
 		SyncInterval: r.SyncInterval, RetryInterval: r.RetryInterval,
 	}
@@ -55,9 +55,12 @@ func (n *Node) settle(r CreateRequest) (Settings, error) {
 	if r.Store != "" && over.Store != nil && r.Store != *over.Store {
 		err = errors.Join(err, fmt.Errorf("store %s was asked for, but the config file says %s: make them agree", r.Store, *over.Store))
 	}
-	if over.Store != nil {
-		s.Store = *over.Store
+	if r.Journal != "" && over.Journal != nil && r.Journal != *over.Journal {
+		err = errors.Join(err, fmt.Errorf("journal %s was asked for, but the config file says %s: make them agree", r.Journal, *over.Journal))
 	}
+	// Stored too, for they say what delete is to remove.
+	override(&s.Store, over.Store)
+	override(&s.Journal, over.Journal)
 	if len(r.Peers) > 0 && over.Peers != nil && !slices.Equal(s.names(), over.Peers) {
 		err = errors.Join(err, fmt.Errorf("peers %v were asked for, but the config file says %v: make them agree", s.names(), over.Peers))
 	}
@@ -95,7 +98,11 @@ func (n *Node) make(r CreateRequest, s Settings) (err error) {
 	if err := writeSettings(tmp, s); err != nil {
 		return err
 	}
-	made, err := makeStore(storePath(tmp, s), r.Size, r.Wipe)
+	journal, err := openJournal(s)
+	if err != nil {
+		return err
+	}
+	made, err := makeStore(storePath(tmp, s), r)
 	if err != nil {
 		return err
 	}
@@ -106,14 +113,17 @@ func (n *Node) make(r CreateRequest, s Settings) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := n.engine.create(fsys, n.replica(r)); err != nil {
-		return err
+	o := n.replica(r)
+	o.Journal = journal
+	if err := n.engine.create(fsys, o); err != nil {
+		return errors.Join(err, eraseJournal(tmp, s))
 	}
-	if err := syncDir(tmp); err != nil {
-		return err
+	err = syncDir(tmp)
+	if err == nil {
+		err = os.Rename(tmp, n.dir.volume(r.Name))
 	}
-	if err := os.Rename(tmp, n.dir.volume(r.Name)); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, eraseJournal(tmp, s))
 	}
 	undo = nil
 	return n.dir.sync()

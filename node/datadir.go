@@ -67,7 +67,7 @@ func (d *dataDir) scan(log *slog.Logger) ([]string, error) {
 		switch {
 		case e.IsDir() && isLeftover(name):
 			log.Info("removing what an interrupted create or delete left", "path", d.volume(name))
-			if err := os.RemoveAll(d.volume(name)); err != nil {
+			if err := eraseLeftover(d.volume(name)); err != nil {
 				log.Warn("an interrupted create or delete can't be cleaned up", "path", d.volume(name), "error", err)
 			}
 		case e.IsDir() && checkName("volume", name) == nil:
@@ -77,6 +77,20 @@ func (d *dataDir) scan(log *slog.Logger) ([]string, error) {
 		}
 	}
 	return names, d.sync()
+}
+
+// eraseLeftover removes an unfinished create or delete. A journal that is
+// elsewhere goes first: without the directory nobody knows whose it is. One that
+// can't be removed, as its disk is not there, keeps nothing from going on.
+func eraseLeftover(dir string) error {
+	s, err := readSettings(dir)
+	if err == nil {
+		err = eraseJournal(dir, s)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil // it had not come so far
+	}
+	return errors.Join(err, os.RemoveAll(dir))
 }
 
 // isLeftover reports whether a directory is named as an unfinished create or

@@ -81,6 +81,11 @@ func (n *Node) erase(name string) error {
 	if settingsErr == nil && s.Store != "" {
 		n.eraseStore(s.Store)
 	}
+	if settingsErr == nil {
+		if err := eraseJournal(gone, n.effective(name, s)); err != nil {
+			n.log.Warn("a deleted volume's journal can't be removed: remove it by hand", "path", s.Journal, "error", err)
+		}
+	}
 	if err := os.RemoveAll(gone); err != nil {
 		n.log.Warn("a deleted volume's directory can't be removed, the next start tries again", "path", gone, "error", err)
 	}

@@ -16,6 +16,7 @@
 //	DATA-DIR/volumes/NAME/volume.json   peers and settings, see Settings
 //	DATA-DIR/volumes/NAME/superblock, journal/, *.bitmap    package mirror's
 //	DATA-DIR/volumes/NAME/data          the store, unless settings name another
+//	DATA-DIR/volumes/NAME/journal.link  if settings name another journal
 //	DATA-DIR/volumes/.NAME.creating     a create that has not finished
 //	DATA-DIR/volumes/.NAME.deleting     a delete that has not finished
 //

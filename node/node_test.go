@@ -126,12 +126,14 @@ func TestInvariant10UnreadableSuperblock(t *testing.T) {
 func TestCreateAndConfigMustAgree(t *testing.T) {
 	c := testConfig(t)
 	store := "/nowhere/at/all"
-	c.Volumes = map[string]Overrides{"one": {Peers: []string{"beta"}}, "two": {Store: &store}}
+	c.Volumes = map[string]Overrides{"one": {Peers: []string{"beta"}}, "two": {Store: &store, Journal: &store}}
 	_, f, cl := startFakes(t, c)
 	_, err := cl.Create(t.Context(), CreateRequest{Name: "one", Size: 4096, Peers: []Peer{{"gamma", "h:1"}}})
 	wantError(t, err, CodeBadRequest, "peers [gamma] were asked for, but the config file says [beta]")
 	_, err = cl.Create(t.Context(), CreateRequest{Name: "two", Size: 4096, Store: "/elsewhere"})
 	wantError(t, err, CodeBadRequest, "store /elsewhere was asked for, but the config file says /nowhere/at/all")
+	_, err = cl.Create(t.Context(), CreateRequest{Name: "two", Size: 4096, Journal: "/elsewhere"})
+	wantError(t, err, CodeBadRequest, "journal /elsewhere was asked for, but the config file says /nowhere/at/all")
 	made(t, cl, "one")
 	if got := fmt.Sprint(f.open["one"].o.Peers); got != "[beta]" {
 		t.Errorf("the peers are %s", got)

@@ -66,6 +66,10 @@ func (n *Node) openVolume(name string) (volume, error) {
 	if err != nil {
 		return nil, err
 	}
+	journal, err := openJournal(s)
+	if err != nil {
+		return nil, err
+	}
 	path := storePath(dir, s)
 	f, err := store.OpenFile(path, store.FileOptions{})
 	if errors.Is(err, fs.ErrNotExist) {
@@ -75,7 +79,7 @@ func (n *Node) openVolume(name string) (volume, error) {
 		return nil, err
 	}
 	return n.engine.open(mirror.Options{
-		Node: n.cfg.Node, Volume: name, FS: fsys, Store: f,
+		Node: n.cfg.Node, Volume: name, FS: fsys, Journal: journal, Store: f,
 		Peers: s.names(), Dialer: newDialer(s.Peers), Logger: n.log,
 		PendingLimit: s.PendingLimit, PeerTimeout: time.Duration(s.PeerTimeout), SyncInterval: time.Duration(s.SyncInterval),
 		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate,

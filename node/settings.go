@@ -31,6 +31,9 @@ type Settings struct {
 	// Store is the path of the file or block device that holds the volume's
 	// bytes; "" is the file data beside the superblock.
 	Store string `json:"store,omitempty"`
+	// Journal is the path of the directory that holds the journal, and nothing
+	// else; "" is the directory journal beside the superblock.
+	Journal string `json:"journal,omitempty"`
 }
 
 // Peer is another node that holds a replica.
@@ -76,8 +79,10 @@ func (s Settings) check(node string) error {
 			}
 		}
 	}
-	if s.Store != "" && !filepath.IsAbs(s.Store) {
-		errs = append(errs, fmt.Errorf("store %q is no absolute path", s.Store))
+	for what, path := range map[string]string{"store": s.Store, "journal": s.Journal} {
+		if path != "" && !filepath.IsAbs(path) {
+			errs = append(errs, fmt.Errorf("%s %q is no absolute path", what, path))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -20,6 +20,8 @@ func TestFlagsStandAnywhere(t *testing.T) {
 			`POST /v1/volumes {"name":"data","size":1073741824,"protocol":"B","noWriteCache":true,"peers":[{"name":"beta","address":"h:1"},{"name":"gamma"}]}`},
 		{"create", []string{"--size=10G", "--journal-size", "64MiB", "--store", "/x", "--wipe", "--json"}, []string{"data"},
 			`POST /v1/volumes {"name":"data","size":10737418240,"journalSize":67108864,"store":"/x","wipe":true}`},
+		{"create", []string{"--size=1G", "--journal", "/j", "--preallocate"}, []string{"data"},
+			`POST /v1/volumes {"name":"data","size":1073741824,"preallocate":true,"journal":"/j"}`},
 		{"delete", []string{"--yes"}, []string{"data"}, "DELETE /v1/volumes/data"},
 		{"delete", []string{"-y"}, []string{"data"}, "DELETE /v1/volumes/data"},
 		{"status", []string{"--json"}, []string{"data"}, "GET /v1/status; GET /v1/volumes/data"},
