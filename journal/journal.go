@@ -32,6 +32,9 @@ type Options struct {
 	// Valid reports whether a record of generation tag gen may stand at lsn:
 	// the superblock's history (replication.md 1). Nil accepts every one.
 	Valid func(lsn LSN, gen uint64) bool
+	// Accept, if not nil, judges the journal that Open found, before Open cuts or
+	// mends anything. Its error is Open's.
+	Accept func(State) error
 
 	anySize bool // tests make small journals
 }

@@ -34,6 +34,11 @@ func Open(dir disk.FS, o Options) (_ *Journal, _ State, err error) {
 	if err != nil {
 		return nil, State{}, err
 	}
+	if o.Accept != nil {
+		if err := o.Accept(st); err != nil {
+			return nil, State{}, err
+		}
+	}
 	j.end.Store(uint64(st.End))
 	j.endCRC, j.notes = st.EndCRC, st.Noted
 	j.durable.Store(uint64(max(st.Noted.Durable, j.tail().first-1)))

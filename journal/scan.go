@@ -80,6 +80,9 @@ func (sc *scanner) segment() (ending, error) {
 			return sc.endOf(why)
 		}
 		if end == endDead {
+			// Dead or not, this very journal wrote it under that superblock: if it
+			// is newer than ours, it is ours that is wrong about what is dead.
+			sc.noted.SuperblockSeq = max(sc.noted.SuperblockSeq, h.notes.SuperblockSeq)
 			return endDead, nil
 		}
 		sc.noted.raise(h.notes)

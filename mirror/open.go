@@ -109,11 +109,11 @@ func (v *Volume) openJournal() error {
 	}
 	v.journalLock = lock
 	var st journal.State
-	if v.journal, st, err = journal.Open(dir, journal.Options{Valid: v.super.History.Valid}); err != nil {
+	// Under a superblock that is not the newest, records of ours would be cut as
+	// outside the history (14d).
+	newest := func(st journal.State) error { return v.superFile.CheckNoted(st.Noted.SuperblockSeq) }
+	if v.journal, st, err = journal.Open(dir, journal.Options{Valid: v.super.History.Valid, Accept: newest}); err != nil {
 		return fmt.Errorf("open the journal: %w", err)
-	}
-	if err := v.superFile.CheckNoted(st.Noted.SuperblockSeq); err != nil {
-		return err
 	}
 	v.segmentSize = v.journal.SegmentSize()
 	if kept := v.super.History.CutTo(st.End); len(kept) < len(v.super.History) {

@@ -407,6 +407,33 @@ func TestSuperblockVector(t *testing.T) {
 	}
 }
 
+// TestInvariant10NewestSlotLost (14d): the slot that is damaged is the one that
+// began the generation of what was written since, so that under the older one
+// all of that is outside the history. It is an error, and no cut.
+func TestInvariant10NewestSlotLost(t *testing.T) {
+	d := fakedisk.New(1)
+	createFake(t, d, "a", crashSize)
+	c := &crasher{t: t, rng: newRand(1)}
+	v := c.open(d)
+	cl := &client{t, c.attach(v)}
+	cl.write(0, fill(1, 4096))
+	cl.flush()
+	newest := v.superFile.slot
+	v.kill()
+	flip(t, d, superblockName, int64(newest)*SuperblockSlotSize+40)
+	before := d.Count(fakedisk.AnyChange)
+	_, err := Open(Options{Node: "a", Volume: rigVolume, FS: d, Store: openFake(t, d), BootID: "boot"})
+	if !errors.Is(err, ErrSuperblock) {
+		t.Fatalf("a volume that lacks its newest superblock opens: %v", err)
+	}
+	if r, err := Check(d, CheckOptions{}); err != nil || len(r.Problems) != 1 || !strings.Contains(r.Problems[0].Text, "a slot is damaged") {
+		t.Errorf("%v, %v", r.Problems, err)
+	}
+	if n := d.Count(fakedisk.AnyChange) - before; n > 1 { // the sync of a directory's names
+		t.Errorf("%d changes of the disk", n)
+	}
+}
+
 // golden compares b with testdata/name.bin and returns the file's bytes.
 // LOCKSTEP_GOLDEN=1 writes it; a format that was released never changes.
 func golden(t *testing.T, name string, b []byte) []byte {
