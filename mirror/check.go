@@ -17,6 +17,8 @@ import (
 type CheckOptions struct {
 	// Journal is the journal's directory, if Create was given one.
 	Journal disk.FS
+	// JournalErr, if not nil, is why that directory could not be opened.
+	JournalErr error
 	// StoreSize is the size of the backing store, bytes; 0: unknown.
 	StoreSize int64
 }
@@ -84,6 +86,16 @@ type CheckedJournal struct {
 	First    LSN           `json:"first"` // of the records held; End+1 if there is none
 	End      LSN           `json:"end"`
 	Noted    journal.Notes `json:"noted"`
+	// Torn: unreadable records, or such as are outside the history, follow.
+	Torn bool `json:"torn"`
+}
+
+// checkedJournal is what a dump found, which came to end.
+func checkedJournal(r *journal.Report, end LSN) *CheckedJournal {
+	return &CheckedJournal{
+		Segments: r.Segments, Free: r.Free, Size: r.Size, Used: r.Used, Batches: r.Batches, Records: r.Records,
+		First: r.First, End: end, Noted: r.Noted, Torn: r.Torn,
+	}
 }
 
 // CheckedBitmap is what one bitmap says.
@@ -218,6 +230,10 @@ func (c *checker) slots(noted uint64) {
 // journal checks the journal, and that the superblock and it fit. Its error is
 // that of a lock that another process holds.
 func (c *checker) journal() error {
+	if c.o.JournalErr != nil {
+		c.problem(fileIn(c.dir, linkName), -1, 0, "%v", c.o.JournalErr)
+		return nil
+	}
 	jdir, lock, err := openJournalDir(c.dir, c.o.Journal)
 	switch {
 	case errors.Is(err, disk.ErrLocked):
@@ -243,9 +259,8 @@ func (c *checker) journal() error {
 		c.end, c.whole = rep.End, true
 		c.fit(jdir, &rep, &at)
 	}
-	c.r.Journal = &CheckedJournal{
-		Segments: rep.Segments, Free: rep.Free, Size: rep.Size, Used: rep.Used, Batches: rep.Batches, Records: rep.Records,
-		First: rep.First, End: c.end, Noted: rep.Noted,
+	if rep.Segments > 0 {
+		c.r.Journal = checkedJournal(&rep, c.end)
 	}
 	return nil
 }

@@ -71,7 +71,7 @@ func wipeDevice(path string, size int64, punch bool) error {
 // openJournal is the directory of a journal that has one of its own, nil for
 // one that has not. It is never made: an empty directory in the place of a disk
 // that is not mounted would be mistaken for the journal's.
-func openJournal(s Settings) (disk.FS, error) {
+func openJournal(s Settings, open func(dir string) (disk.FS, error)) (disk.FS, error) {
 	if s.Journal == "" {
 		return nil, nil
 	}
@@ -83,13 +83,13 @@ func openJournal(s Settings) (disk.FS, error) {
 	case !st.IsDir():
 		return nil, refuse(CodeRefused, "the journal needs a directory, and %s is none", s.Journal)
 	}
-	return disk.OS(s.Journal)
+	return open(s.Journal)
 }
 
 // eraseJournal removes the journal of the replica in dir from a directory of its
 // own. What is there and not the replica's stays, and so does the directory.
 func eraseJournal(dir string, s Settings) error {
-	journal, err := openJournal(s)
+	journal, err := openJournal(s, disk.OS)
 	if err != nil || journal == nil {
 		return err
 	}

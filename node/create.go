@@ -98,7 +98,7 @@ func (n *Node) make(r CreateRequest, s Settings) (err error) {
 	if err := writeSettings(tmp, s); err != nil {
 		return err
 	}
-	journal, err := openJournal(s)
+	journal, err := openJournal(s, disk.OS)
 	if err != nil {
 		return err
 	}

@@ -7,7 +7,8 @@
 //
 // [LoadConfig] or [DefaultConfig] give a [Config]; [Start] runs a daemon on it;
 // [Node.Stop] ends it gracefully. [Client] speaks the admin API of a running
-// daemon: the command line is nothing but this client and a printer.
+// daemon: the command line is nothing but this client and a printer, save for
+// what it reads of a daemon that is stopped ([Offline]).
 //
 // # On disk
 //

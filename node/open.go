@@ -66,7 +66,7 @@ func (n *Node) openVolume(name string) (volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	journal, err := openJournal(s)
+	journal, err := openJournal(s, disk.OS)
 	if err != nil {
 		return nil, err
 	}

@@ -11,16 +11,31 @@ import (
 // `lockstep create data --size 1GiB` means what it says: package cli takes
 // everything after the first positional argument for another one.
 func arrange(app *cli.App, args []string) ([]string, error) {
-	global, rest, err := split("", app.Flags, args)
-	if err != nil || len(rest) == 0 {
-		return global, err
+	flags, rest, err := split("", true, app.Flags, args)
+	if err != nil {
+		return flags, err
 	}
-	i := slices.IndexFunc(app.Commands, func(c *cli.Command) bool { return c.HasName(rest[0]) })
+	rest, err = arrangeCommand("", app.Commands, rest)
+	return append(flags, rest...), err
+}
+
+// arrangeCommand arranges what follows the flags of the command of that name,
+// "" for the program itself.
+func arrangeCommand(parent string, commands []*cli.Command, args []string) ([]string, error) {
+	if len(args) == 0 {
+		return nil, nil
+	}
+	i := slices.IndexFunc(commands, func(c *cli.Command) bool { return c.HasName(args[0]) })
 	if i < 0 {
-		return append(global, rest...), nil
+		return args, nil
 	}
-	flags, positional, err := split(rest[0], app.Commands[i].Flags, rest[1:])
-	out := append(append(global, rest[0]), flags...)
+	c, name := commands[i], strings.TrimSpace(parent+" "+args[0])
+	flags, positional, err := split(name, len(c.Subcommands) > 0, c.Flags, args[1:])
+	out := append([]string{args[0]}, flags...)
+	if err == nil && len(c.Subcommands) > 0 {
+		positional, err = arrangeCommand(name, c.Subcommands, positional)
+		return append(out, positional...), err
+	}
 	// Package cli would look for help on the positional argument instead.
 	help := slices.Contains(flags, "--help") || slices.Contains(flags, "-h")
 	if len(positional) > 0 && !help {
@@ -30,16 +45,16 @@ func arrange(app *cli.App, args []string) ([]string, error) {
 }
 
 // split parts the words that are flags, with their values, from the others. In
-// front of the command, "", it ends at the first word that is no flag. A flag
-// that nobody knows stays one, for package cli to refuse.
-func split(command string, known []cli.Flag, args []string) (flags, others []string, err error) {
+// front of a command it ends at the first word that is no flag. A flag that
+// nobody knows stays one, for package cli to refuse.
+func split(command string, front bool, known []cli.Flag, args []string) (flags, others []string, err error) {
 	for i := 0; i < len(args); i++ {
 		word := args[i]
 		switch {
 		case word == "--":
 			return flags, append(others, args[i+1:]...), nil
 		case len(word) < 2 || word[0] != '-':
-			if command == "" {
+			if front {
 				return flags, args[i:], nil
 			}
 			others = append(others, word)
@@ -74,12 +89,15 @@ func arguments(names []string, action func(c *cli.Context, args []string) error)
 		args := c.Args().Slice()
 		for i, name := range names {
 			if i >= len(args) && !strings.HasPrefix(name, "[") {
-				return usage(c.Command.Name, "%s needs %s", c.Command.Name, strings.Join(names, " "))
+				return usage(nameOf(c), "%s needs %s", nameOf(c), strings.Join(names, " "))
 			}
 		}
 		if len(args) > len(names) {
-			return usage(c.Command.Name, "%s does not know what to do with %q", c.Command.Name, args[len(names)])
+			return usage(nameOf(c), "%s does not know what to do with %q", nameOf(c), args[len(names)])
 		}
 		return action(c, args)
 	}
 }
+
+// nameOf is the command's name as it is typed, such as "journal dump".
+func nameOf(c *cli.Context) string { return strings.TrimPrefix(c.Command.HelpName, c.App.Name+" ") }

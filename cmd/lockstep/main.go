@@ -53,28 +53,36 @@ func usage(command, format string, a ...any) error {
 
 func newApp(in io.Reader, out, errOut io.Writer) *cli.App {
 	app := &cli.App{
-		Name:        "lockstep",
-		HelpName:    "lockstep",
-		Usage:       "a block target that mirrors every write before it is acknowledged",
-		Version:     version,
-		Reader:      in,
-		Writer:      out,
-		ErrWriter:   errOut,
-		Suggest:     true,
-		Description: "`lockstep serve` runs the daemon; the other commands ask the daemon on this host.",
-		Flags:       []cli.Flag{globalSocket()},
+		Name:      "lockstep",
+		HelpName:  "lockstep",
+		Usage:     "a block target that mirrors every write before it is acknowledged",
+		Version:   version,
+		Reader:    in,
+		Writer:    out,
+		ErrWriter: errOut,
+		Suggest:   true,
+		Description: "`lockstep serve` runs the daemon; the other commands ask the daemon on this host,\n" +
+			"but for `check` and `journal`, which read the files of a daemon that is stopped.",
+		Flags: []cli.Flag{globalSocket()},
 		Commands: []*cli.Command{
 			serveCommand(), createCommand(), deleteCommand(), statusCommand(), promoteCommand(),
-			demoteCommand(), connectCommand(), disconnectCommand(), versionCommand(),
+			demoteCommand(), connectCommand(), disconnectCommand(), checkCommand(), journalCommand(), versionCommand(),
 		},
 		Action:         noCommand,
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usage("", "%v", err) },
 		ExitErrHandler: func(*cli.Context, error) {}, // run sets the exit status
 	}
-	for _, c := range app.Commands {
-		c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usage(c.Name, "%v", err) }
-	}
+	prepare("", app.Commands)
 	return app
+}
+
+// prepare has each command and those below it answer a flag that makes no sense.
+func prepare(parent string, commands []*cli.Command) {
+	for _, c := range commands {
+		name := strings.TrimSpace(parent + " " + c.Name)
+		c.OnUsageError = func(_ *cli.Context, err error, _ bool) error { return usage(name, "%v", err) }
+		prepare(name, c.Subcommands)
+	}
 }
 
 // noCommand runs when the line names no command of ours.

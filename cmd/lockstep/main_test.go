@@ -14,6 +14,9 @@ func TestHelp(t *testing.T) {
 	lines := []string{"--help"}
 	for _, c := range newApp(nil, nil, nil).Commands {
 		lines = append(lines, c.Name+" --help")
+		for _, sub := range c.Subcommands {
+			lines = append(lines, c.Name+" "+sub.Name+" --help")
+		}
 	}
 	for _, line := range lines {
 		status, out, errOut := lockstep(strings.Fields(line)...)
