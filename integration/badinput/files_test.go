@@ -159,6 +159,64 @@ func TestMissingDisk(t *testing.T) {
 	p.VerifyReplicas(m)
 }
 
+// A journal on a disk of its own: its node is killed and comes back with it; when
+// the disk is gone the volume says so, and nothing takes its place.
+func TestJournalOnAnotherDisk(t *testing.T) {
+	journals := map[string]string{"alpha": otherDisk(t), "beta": otherDisk(t)}
+	p := harness.NewPair(t, harness.Options{PairOptions: daemon.PairOptions{CreateFlags: map[string][]string{
+		"alpha": {"--journal", journals["alpha"]}, "beta": {"--journal", journals["beta"]},
+	}}})
+	m := load.NewModel(p.Size)
+	loadFor(t, p, m, 200*time.Millisecond)
+	p.Kill(p.Alpha)
+	p.MustBeSound(p.Alpha)
+	p.Start(p.Alpha)
+	p.Await(p.Alpha, "the nodes are connected again", func(s *daemon.Status) bool { return s.Peer("beta").Connection == "Connected" })
+	p.CLI(p.Alpha, "promote", harness.Volume)
+	p.Verify(p.Alpha, m)
+	p.VerifyReplicas(m)
+
+	p.Kill(p.Beta)
+	journal := journals["beta"]
+	if err := os.Rename(journal, journal+".unplugged"); err != nil {
+		t.Fatal(err)
+	}
+	loadFor(t, p, m, 200*time.Millisecond)
+	p.Start(p.Beta)
+	if out := p.CLI(p.Beta, "status"); !strings.Contains(out, journal+" is missing") {
+		t.Errorf("status is to name the missing journal; it printed %q", out)
+	}
+	if _, err := os.Stat(journal); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("something was put in the missing journal's place: %v", err)
+	}
+	p.Kill(p.Beta)
+	if out, err := p.Beta.Check(t.Context()); err == nil || !strings.Contains(out, journal+" is missing") {
+		t.Errorf("check is to name the missing journal; it printed %q, %v", out, err)
+	}
+	if err := os.Rename(journal+".unplugged", journal); err != nil {
+		t.Fatal(err)
+	}
+	p.Start(p.Beta)
+	p.VerifyReplicas(m)
+	p.Kill(p.Beta)
+	p.Start(p.Beta)
+	p.CLI(p.Beta, "delete", harness.Volume, "--yes")
+	if left, err := os.ReadDir(journal); err != nil || len(left) != 0 {
+		t.Errorf("delete left %v in the journal's directory, %v", left, err)
+	}
+}
+
+// otherDisk is an empty directory, in memory where there is such a place.
+func otherDisk(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "lockstep-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
 // Unknown words on the command line are refused, never ignored.
 func TestUnknownWords(t *testing.T) {
 	p := harness.NewPair(t, harness.Options{})

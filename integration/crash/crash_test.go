@@ -128,6 +128,14 @@ func (l *running) mustGoOn() {
 	l.client.Close()
 }
 
+// start starts a node that was killed. What that left must be sound before a
+// start has mended anything.
+func (r *round) start(n *daemon.Node) {
+	r.t.Helper()
+	r.p.MustBeSound(n)
+	r.p.Start(n)
+}
+
 func (r *round) failOver() {
 	l := r.load()
 	r.pause(400 * time.Millisecond)
@@ -140,7 +148,7 @@ func (r *round) failOver() {
 	// The dead node comes back while its successor is written to.
 	l = r.load()
 	r.pause(200 * time.Millisecond)
-	r.p.Start(dead)
+	r.start(dead)
 	r.p.AwaitInSync()
 	r.pause(200 * time.Millisecond)
 	l.mustGoOn()
@@ -151,7 +159,7 @@ func (r *round) restartPrimary() {
 	r.pause(400 * time.Millisecond)
 	r.p.Kill(r.primary)
 	l.mustBeCut()
-	r.p.Start(r.primary)
+	r.start(r.primary)
 	r.promoteLongest()
 }
 
@@ -182,7 +190,7 @@ func (r *round) restartSecondary() {
 	other := r.p.Other(r.primary)
 	r.p.Kill(other)
 	r.pause(300 * time.Millisecond)
-	r.p.Start(other)
+	r.start(other)
 	r.p.AwaitInSync()
 	r.pause(200 * time.Millisecond)
 	l.mustGoOn()
@@ -196,11 +204,11 @@ func (r *round) dieInCatchUp() {
 	other := r.p.Other(r.primary)
 	r.p.Kill(other)
 	r.pause(300 * time.Millisecond)
-	r.p.Start(other)
+	r.start(other)
 	r.pause(100 * time.Millisecond)
 	r.p.Kill(r.primary)
 	l.mustBeCut()
-	r.p.Start(r.primary)
+	r.start(r.primary)
 	r.promoteLongest()
 }
 
@@ -215,8 +223,8 @@ func (r *round) bothDie() {
 	r.pause(20 * time.Millisecond)
 	r.p.Kill(second)
 	l.mustBeCut()
-	r.p.Start(second)
-	r.p.Start(first)
+	r.start(second)
+	r.start(first)
 	r.promoteLongest()
 }
 
@@ -231,7 +239,7 @@ func TestKilledDaemonRestartsWithoutHelp(t *testing.T) {
 	p.Kill(p.Alpha)
 	l.mustBeCut()
 	p.Kill(p.Beta)
-	p.Start(p.Alpha)
+	r.start(p.Alpha)
 	s := p.Status(p.Alpha)
 	if s.Role != "Secondary" || s.Failure != "" {
 		t.Errorf("after a restart alone: %+v", s)
@@ -265,7 +273,7 @@ func TestStopsGracefully(t *testing.T) {
 	}
 	p.CLI(p.Beta, "promote", harness.Volume, "--force")
 	p.Verify(p.Beta, m)
-	p.Start(p.Alpha)
+	r.start(p.Alpha)
 	p.VerifyReplicas(m)
 	if s := p.Status(p.Beta); s.Peer("alpha").Resyncs != 0 {
 		t.Errorf("a graceful restart cost a resync: %s", fmt.Sprintf("%+v", s.Peers))

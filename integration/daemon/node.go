@@ -187,7 +187,17 @@ func (n *Node) Close() {
 
 // CLI runs the command line against this node and returns what it printed.
 func (n *Node) CLI(ctx context.Context, args ...string) (string, error) {
-	cmd := exec.CommandContext(ctx, n.Bin, append([]string{"--socket", n.Socket()}, args...)...)
+	return n.run(ctx, append([]string{"--socket", n.Socket()}, args...)...)
+}
+
+// Check runs `lockstep check` on this node's files; damage is an error. The node
+// must not run.
+func (n *Node) Check(ctx context.Context) (string, error) {
+	return n.run(ctx, "check", "--config", n.ConfigFile())
+}
+
+func (n *Node) run(ctx context.Context, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, n.Bin, args...)
 	var out, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
 	if err := cmd.Run(); err != nil {

@@ -13,6 +13,7 @@ import (
 type Pair struct {
 	Alpha, Beta *Node
 	relays      []*wire.Relay
+	createFlags map[string][]string
 }
 
 // PairOptions of NewPair; the zero value puts both nodes on the loopback.
@@ -23,6 +24,8 @@ type PairOptions struct {
 	// everything arrives OneWay later, and which Cut cuts.
 	Relayed bool
 	OneWay  time.Duration
+	// CreateFlags are, by node, further flags of `lockstep create`.
+	CreateFlags map[string][]string
 }
 
 // A Place is where a node runs and listens.
@@ -34,7 +37,7 @@ type Place struct {
 
 // NewPair prepares two nodes below dir. Neither runs yet.
 func NewPair(bin, dir string, o PairOptions) (*Pair, error) {
-	p := new(Pair)
+	p := &Pair{createFlags: o.CreateFlags}
 	config := map[string]Config{}
 	for _, name := range []string{"alpha", "beta"} {
 		at, ok := o.Places[name]
@@ -98,7 +101,8 @@ func (p *Pair) Create(ctx context.Context, volume string, size int64) error {
 		if err := n.Start(ctx); err != nil {
 			return err
 		}
-		if _, err := n.CLI(ctx, "create", volume, "--size", fmt.Sprint(size), "--peer", p.Other(n).Name); err != nil {
+		create := []string{"create", volume, "--size", fmt.Sprint(size), "--peer", p.Other(n).Name}
+		if _, err := n.CLI(ctx, append(create, p.createFlags[n.Name]...)...); err != nil {
 			return err
 		}
 	}

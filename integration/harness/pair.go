@@ -109,6 +109,18 @@ func (p *Pair) Kill(n *daemon.Node) {
 	p.must(n.Kill())
 }
 
+// MustBeSound fails the test unless `lockstep check` finds nothing damaged in
+// the files of a node, which may not run.
+func (p *Pair) MustBeSound(n *daemon.Node) {
+	p.t.Helper()
+	ctx, cancel := patient()
+	defer cancel()
+	out, err := n.Check(ctx)
+	if err != nil {
+		p.t.Fatalf("%v\n%s", err, out)
+	}
+}
+
 // CLI runs a command against a node; it must succeed.
 func (p *Pair) CLI(n *daemon.Node, args ...string) string {
 	p.t.Helper()
