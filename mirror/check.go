@@ -291,7 +291,7 @@ func (c *checker) fit(jdir disk.FS, rep *journal.Report, at *place) {
 func (c *checker) bitmaps() {
 	file := fileIn(c.dir, intentName)
 	if rep, err := bitmap.CheckIntent(c.dir, intentName, c.super.Size); err != nil {
-		c.problem(file, -1, 0, "%v. The next start makes a new one, with every region marked", err)
+		c.bitmap(file, err, "with every region marked")
 	} else {
 		c.pages(file, &rep)
 		c.r.Bitmaps = append(c.r.Bitmaps, CheckedBitmap{File: file, Marked: rep.Set * rep.Unit})
@@ -304,7 +304,7 @@ func (c *checker) bitmaps() {
 		file := fileIn(c.dir, name)
 		rep, err := bitmap.CheckMap(c.dir, name, c.super.Size)
 		if err != nil {
-			c.problem(file, -1, 0, "%v. The next start makes a new one, and a resync with %q is a full one should the journal not reach back", err, node)
+			c.bitmap(file, err, fmt.Sprintf("and a resync with %q is a full one should the journal not reach back", node))
 			continue
 		}
 		c.pages(file, &rep)
@@ -312,6 +312,16 @@ func (c *checker) bitmaps() {
 		c.base(file, node, base, rep.Set == rep.Bits)
 		c.r.Bitmaps = append(c.r.Bitmaps, CheckedBitmap{File: file, Peer: node, Marked: min(rep.Set*rep.Unit, c.super.Size), Base: &base})
 	}
+}
+
+// bitmap reports one that cannot be read. A start sets it aside, but for one of
+// another version.
+func (c *checker) bitmap(file string, err error, then string) {
+	if errors.Is(err, bitmap.ErrVersion) {
+		c.problem(file, -1, 0, "%v", err)
+		return
+	}
+	c.problem(file, -1, 0, "%v. The next start makes a new one, %s", err, then)
 }
 
 func (c *checker) pages(file string, rep *bitmap.Report) {

@@ -1,6 +1,9 @@
 package mirror
 
 import (
+	"errors"
+	"hash/crc32"
+	"slices"
 	"strings"
 	"testing"
 
@@ -206,6 +209,38 @@ func TestCheckFindsLostBitmaps(t *testing.T) {
 		flip(t, d, name, 4096+20)
 		r, err := Check(d, CheckOptions{})
 		if err != nil || len(r.Problems) != 1 || r.Problems[0].File != "fake:/"+name || !strings.Contains(r.Problems[0].Text, "The next start makes a new one") {
+			t.Errorf("%s: %v, %v", name, r.Problems, err)
+		}
+	}
+}
+
+// A bitmap of a newer program is whole: the replica does not open under this one,
+// and the bitmap stays as it is.
+func TestNewerBitmapIsRefused(t *testing.T) {
+	whole := killedPair(t)
+	for _, name := range []string{intentName, "out-of-sync.b.bitmap"} {
+		d := whole.KillClone()
+		f, err := d.Open(name)
+		must(t, err)
+		p := make([]byte, 4096)
+		_, err = f.ReadAt(p, 0)
+		must(t, err)
+		le.PutUint32(p[12:], 2)
+		le.PutUint32(p[8:], crc32.Checksum(p[12:], journal.Castagnoli))
+		for i := range int64(2) {
+			_, err = f.WriteAt(p, i*4096)
+			must(t, err)
+		}
+		must(t, f.Close())
+		before := listOf(t, d)
+		_, err = Open(Options{Node: "a", Volume: rigVolume, FS: d, Store: openFake(t, d), Peers: []string{"b"}, Dialer: nobody{}, BootID: "boot"})
+		if !errors.Is(err, bitmap.ErrVersion) || !strings.Contains(err.Error(), "use the version that wrote it, or a newer one") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if after := listOf(t, d); !slices.Equal(before, after) {
+			t.Errorf("%s: %q became %q", name, before, after)
+		}
+		if r, err := Check(d, CheckOptions{}); err != nil || len(r.Problems) != 1 || !strings.HasSuffix(r.Problems[0].Text, "or a newer one") {
 			t.Errorf("%s: %v, %v", name, r.Problems, err)
 		}
 	}

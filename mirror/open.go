@@ -237,6 +237,9 @@ func (v *Volume) openBitmaps() error {
 		name := bitmapPrefix + node + bitmapSuffix
 		base := v.position(first - 1)
 		m, err := bitmap.Open(v.opts.FS, name, v.super.Size)
+		if errors.Is(err, bitmap.ErrVersion) {
+			return err // it is whole, and its writer will want it back
+		}
 		if err != nil {
 			if !errors.Is(err, fs.ErrNotExist) {
 				v.log.Error("out-of-sync bitmap is unreadable; the next resync is full, should the journal not reach", "peer", node, "error", err)
