@@ -254,7 +254,11 @@ func (c *checker) journal() error {
 	if err != nil {
 		file, off, lsn := at.ended(jdir)
 		text := strings.Replace(err.Error(), fmt.Sprintf("segment %s, offset %d, LSN %d: ", at.segment, off, lsn), "", 1)
-		c.problem(file, off, lsn, "%s. Writes that were acknowledged are in doubt: %s", text, refill)
+		if errors.Is(err, journal.ErrVersion) {
+			c.problem(file, off, lsn, "%s: start the program that wrote it, or a newer one", text)
+		} else {
+			c.problem(file, off, lsn, "%s. Writes that were acknowledged are in doubt: %s", text, refill)
+		}
 	} else {
 		c.end, c.whole = rep.End, true
 		c.fit(jdir, &rep, &at)
@@ -291,20 +295,22 @@ func (c *checker) fit(jdir disk.FS, rep *journal.Report, at *place) {
 func (c *checker) bitmaps() {
 	file := fileIn(c.dir, intentName)
 	if rep, err := bitmap.CheckIntent(c.dir, intentName, c.super.Size); err != nil {
-		c.bitmap(file, err, "with every region marked")
+		renewed := errors.Is(err, bitmap.ErrDamaged) || errors.Is(err, fs.ErrNotExist)
+		c.bitmap(file, err, renewed, "with every region marked")
 	} else {
 		c.pages(file, &rep)
 		c.r.Bitmaps = append(c.r.Bitmaps, CheckedBitmap{File: file, Marked: rep.Set * rep.Unit})
 	}
 	for _, name := range c.names {
-		node, ok := strings.CutPrefix(name, bitmapPrefix)
-		if node, ok = strings.CutSuffix(node, bitmapSuffix); !ok || !strings.HasPrefix(name, bitmapPrefix) {
+		node, isBitmap := strings.CutSuffix(name, bitmapSuffix)
+		node, isPeers := strings.CutPrefix(node, bitmapPrefix)
+		if !isBitmap || !isPeers {
 			continue
 		}
 		file := fileIn(c.dir, name)
 		rep, err := bitmap.CheckMap(c.dir, name, c.super.Size)
 		if err != nil {
-			c.bitmap(file, err, fmt.Sprintf("and a resync with %q is a full one should the journal not reach back", node))
+			c.bitmap(file, err, true, fmt.Sprintf("and a resync with %q is a full one should the journal not reach back", node))
 			continue
 		}
 		c.pages(file, &rep)
@@ -314,14 +320,17 @@ func (c *checker) bitmaps() {
 	}
 }
 
-// bitmap reports one that cannot be read. A start sets it aside, but for one of
-// another version.
-func (c *checker) bitmap(file string, err error, then string) {
-	if errors.Is(err, bitmap.ErrVersion) {
+// bitmap reports one that cannot be read. What is renewed is set aside by the next
+// start, but for one of another version, whose error says what to do.
+func (c *checker) bitmap(file string, err error, renewed bool, then string) {
+	switch {
+	case errors.Is(err, bitmap.ErrVersion):
 		c.problem(file, -1, 0, "%v", err)
-		return
+	case renewed:
+		c.problem(file, -1, 0, "%v. The next start makes a new one, %s", err, then)
+	default:
+		c.problem(file, -1, 0, "%v: %s", err, refill)
 	}
-	c.problem(file, -1, 0, "%v. The next start makes a new one, %s", err, then)
 }
 
 func (c *checker) pages(file string, rep *bitmap.Report) {

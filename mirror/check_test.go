@@ -88,6 +88,16 @@ func flip(t *testing.T, dir disk.FS, name string, off int64) {
 	}
 }
 
+// version makes a copy of a segment's header one of version 2.
+func version(t *testing.T, dir disk.FS, segment string, off int64) {
+	t.Helper()
+	f, err := dir.Open(segment)
+	must(t, err)
+	defer f.Close()
+	_, err = f.WriteAt([]byte{2}, off+8)
+	must(t, err)
+}
+
 func subOf(t *testing.T, dir disk.FS) disk.FS {
 	t.Helper()
 	sub, err := dir.Sub(journalDir)
@@ -146,6 +156,8 @@ func TestCheckFindsDamage(t *testing.T) {
 			0, false, "fake:/journal/" + seg, 0, 0, "one copy"},
 		{"both copies of it", func(d *fakedisk.FS) { flip(t, subOf(t, d), seg, 20); flip(t, subOf(t, d), seg, 4096+20) },
 			0, true, "fake:/journal", -1, 0, "no copy of its header is readable"},
+		{"a newer program's journal", func(d *fakedisk.FS) { version(t, subOf(t, d), seg, 0); version(t, subOf(t, d), seg, 4096) },
+			0, true, "fake:/journal", -1, 0, "start the program that wrote it"},
 		{"no journal", func(d *fakedisk.FS) { must(t, subOf(t, d).Remove(seg)) },
 			0, true, "fake:/journal", -1, 0, "there is no journal"},
 		{"a store of another size", func(*fakedisk.FS) {},
@@ -196,6 +208,30 @@ func TestCheckFindsDamage(t *testing.T) {
 				t.Errorf("it opens: %v (%v)", opened, err)
 			}
 		})
+	}
+}
+
+// What a journal says of itself has to fit the superblock.
+func TestCheckFit(t *testing.T) {
+	d := fakedisk.New(1)
+	for want, rep := range map[string]journal.Report{
+		"":                      {State: journal.State{First: 1, End: 9, Noted: journal.Notes{Stable: 9, Durable: 9, Checkpoint: 9}}},
+		"had LSN 10 durably":    {State: journal.State{First: 1, End: 9, Noted: journal.Notes{Stable: 10, Checkpoint: 9}}},
+		"newest stable one":     {State: journal.State{First: 1, End: 9, Noted: journal.Notes{Stable: 7, Checkpoint: 8}}},
+		"never had a record":    {State: journal.State{First: 1, End: 4, Noted: journal.Notes{Stable: 4}}},
+		"copy of the segment's": {State: journal.State{First: 1, End: 9}, Worn: []string{"0001.seg"}},
+		"left torn":             {State: journal.State{First: 1, End: 9}, Torn: true},
+	} {
+		c := checker{dir: d, super: Superblock{History: history(gen(1, 1, "a1"), gen(2, 5, "a1"))}}
+		c.fit(d, &rep, &place{})
+		got := slices.Concat(c.r.Problems, c.r.Remarks)
+		if want == "" {
+			if len(got) != 0 {
+				t.Errorf("%v", got)
+			}
+		} else if len(got) != 1 || !strings.Contains(got[0].Text, want) {
+			t.Errorf("want %q, got %v", want, got)
+		}
 	}
 }
 

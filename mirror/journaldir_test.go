@@ -84,6 +84,13 @@ func TestJournalOfAnotherReplica(t *testing.T) {
 	plain := fakedisk.New(3)
 	createFake(t, plain, "a", crashSize)
 	empty := fakedisk.New(4)
+	before := listOf(t, theirs)
+	if err := EraseJournal(dir, theirs); err == nil || !strings.Contains(err.Error(), "it is left as it is") {
+		t.Errorf("another's journal was erased: %v", err)
+	}
+	if after := listOf(t, theirs); !slices.Equal(before, after) {
+		t.Errorf("%q became %q", before, after)
+	}
 	for _, tc := range []struct {
 		name string
 		dir  *fakedisk.FS
