@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/disk"
 	"github.com/lockstep-storage/lockstep/disk/fakedisk"
 )
 
@@ -110,6 +111,7 @@ type crasher struct {
 	disk    *fakedisk.FS
 	keep    func() fakedisk.Policy // what power losses leave; nil: anything, kills too
 	when    func(op fakedisk.Op, name string) bool
+	apart   bool // the journal has a directory of its own
 	all     []numbered
 	image   cellsOf // of the first done changes, which nothing takes back
 	done    int
@@ -143,7 +145,8 @@ func TestP1P2SingleCopyCrash(t *testing.T) {
 // run checks so many crashes.
 func (c *crasher) run(states int) {
 	c.disk = fakedisk.New(c.rng.Uint64())
-	createFake(c.t, c.disk, "a", crashSize)
+	c.apart = c.rng.IntN(2) == 0
+	createFakeApart(c.t, c.disk, c.journalOf(c.disk), "a", crashSize)
 	rounds := 0
 	for ; c.checked < states; rounds++ {
 		c.round()
@@ -215,10 +218,19 @@ func (c *crasher) crash(d *fakedisk.FS, rng *rand.Rand, op fakedisk.Op, name str
 	return r
 }
 
+// journalOf is the directory of a journal that has one of its own. It is on the
+// same disk, so that a crash takes both at one moment.
+func (c *crasher) journalOf(d *fakedisk.FS) disk.FS {
+	if !c.apart {
+		return nil
+	}
+	return subNamed(c.t, d, "elsewhere")
+}
+
 func (c *crasher) open(d *fakedisk.FS) *Volume {
 	c.t.Helper()
 	v, err := Open(Options{
-		Node: "a", Volume: rigVolume, FS: d, Store: openFake(c.t, d), BootID: strconv.FormatUint(c.rng.Uint64(), 16),
+		Node: "a", Volume: rigVolume, FS: d, Journal: c.journalOf(d), Store: openFake(c.t, d), BootID: strconv.FormatUint(c.rng.Uint64(), 16),
 		PendingLimit: 4 << 20, SyncInterval: time.Duration(1+c.rng.IntN(30)) * time.Millisecond,
 	})
 	if err != nil {
@@ -313,7 +325,7 @@ func (c *crasher) check(r remains, deeper bool) int {
 			return nil
 		})
 	}
-	mustBeSound(t, r.disk, CheckOptions{StoreSize: crashSize})
+	mustBeSound(t, r.disk, CheckOptions{Journal: c.journalOf(r.disk), StoreSize: crashSize})
 	v := c.open(r.disk)
 	s := c.attach(v)
 	p := make([]byte, crashSize)

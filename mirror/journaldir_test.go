@@ -185,7 +185,7 @@ func TestEraseJournalAcrossCrashes(t *testing.T) {
 	}
 }
 
-func subNamed(t *testing.T, d *fakedisk.FS, name string) *fakedisk.FS {
+func subNamed(t testing.TB, d *fakedisk.FS, name string) *fakedisk.FS {
 	t.Helper()
 	sub, err := d.Sub(name)
 	must(t, err)

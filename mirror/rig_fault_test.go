@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/disk"
 	"github.com/lockstep-storage/lockstep/disk/fakedisk"
 	"github.com/lockstep-storage/lockstep/store"
 )
@@ -144,12 +145,19 @@ func (n *rigNode) createFake() {
 // createFake makes a replica with its store on a fake disk.
 func createFake(t testing.TB, d *fakedisk.FS, node string, size int64) {
 	t.Helper()
+	createFakeApart(t, d, nil, node, size)
+}
+
+// createFakeApart does with a journal in a directory of its own, unless that is
+// nil.
+func createFakeApart(t testing.TB, d *fakedisk.FS, journal disk.FS, node string, size int64) {
+	t.Helper()
 	f, err := d.Create(fakeData)
 	if err == nil {
 		err = errors.Join(f.Truncate(size), f.Datasync(), f.Close(), d.SyncDir())
 	}
 	if err == nil {
-		err = Create(d, CreateOptions{Node: node, Volume: rigVolume, Size: size, JournalSize: 64 << 20})
+		err = Create(d, CreateOptions{Node: node, Volume: rigVolume, Size: size, JournalSize: 64 << 20, Journal: journal})
 	}
 	if err != nil {
 		t.Fatal(err)
