@@ -94,7 +94,7 @@ func version(t *testing.T, dir disk.FS, segment string, off int64) {
 	f, err := dir.Open(segment)
 	must(t, err)
 	defer f.Close()
-	_, err = f.WriteAt([]byte{2}, off+8)
+	_, err = f.WriteAt([]byte{99}, off+8)
 	must(t, err)
 }
 

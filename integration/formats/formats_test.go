@@ -193,7 +193,7 @@ func dumps(t *testing.T, path string) (all [][]byte) {
 }
 
 func TestJournal(t *testing.T) {
-	v := dumps(t, "journal/testdata/format1.hex")
+	v := dumps(t, "journal/testdata/format2.hex")
 	const segment, batch, record = "**A segment**", "**A batch**", "**A record**"
 	head := decode(t, segment, v[0], 0)
 	wants(t, segment, head, map[string]uint64{
