@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"os"
 	"testing"
 	"time"
 
@@ -34,29 +32,5 @@ func TestFioMeasuresForeignServers(t *testing.T) {
 				t.Errorf("%s on %s: %+v", w, s.name, got)
 			}
 		}
-	}
-}
-
-func TestReportPrintsMediansAndRatios(t *testing.T) {
-	iops := func(server string, v ...float64) *result {
-		r := &result{Cell: "randwrite-4k-qd1", Server: server, Unit: "IOPS"}
-		for _, v := range v {
-			r.Samples = append(r.Samples, sample{IOPS: v})
-		}
-		return r
-	}
-	ours, theirs := iops("lockstep", 300, 100, 200), iops("nbdkit", 400, 50)
-	r := &report{Results: []*result{ours, theirs},
-		Comparisons: []comparison{compare("randwrite-4k-qd1", "nbdkit", ours, theirs, 1)}}
-	var got bytes.Buffer
-	if err := r.print(&got); err != nil {
-		t.Fatal(err)
-	}
-	want, err := os.ReadFile("testdata/report.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if got.String() != string(want) {
-		t.Errorf("got\n%s\nwant\n%s", &got, want)
 	}
 }

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lockstep-storage/lockstep/benchmarks/report"
 	"github.com/lockstep-storage/lockstep/integration/wire"
 )
 
@@ -72,7 +73,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	}
 	defer os.RemoveAll(dir)
 	fmt.Fprint(out, warning, "\n")
-	r := &report{Time: time.Now(), Host: host(), Versions: map[string]string{"fio": firstLine("fio", "--version")},
+	r := &report.Report{Time: time.Now(), Host: report.Host(), Versions: map[string]string{"fio": report.FirstLine("fio", "--version")},
 		Seconds: o.secs, SizeBytes: o.mib << 20}
 	b := &bench{options: o, bin: bin, dir: dir, report: r}
 	if err := b.beside(ctx); err != nil {
@@ -81,22 +82,22 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err := b.distant(ctx); err != nil {
 		return err
 	}
-	progress("")
+	report.Progress("")
 	for _, name := range slices.Sorted(maps.Keys(r.Versions)) {
 		fmt.Fprintf(out, "%s: %s\n", name, r.Versions[name])
 	}
 	fmt.Fprintf(out, "%s, %s cores, %s; round trip to the mirror's peer %.0f us\n\n", r.Host["cpu"], r.Host["cores"], r.Host["kernel"], r.RoundTrip)
-	if err := r.print(out); err != nil {
+	if err := r.Print(out); err != nil {
 		return err
 	}
-	return r.writeJSON(o.json)
+	return r.WriteJSON(o.json)
 }
 
 // A bench is one run of all workloads.
 type bench struct {
 	options
 	bin, dir string
-	report   *report
+	report   *report.Report
 }
 
 // foreign are the servers that ours are measured beside.
@@ -160,7 +161,7 @@ func (b *bench) against(ctx context.Context, theirs []*server, prefix string, ws
 			if s.name == "nbdkit" {
 				target = w.target
 			}
-			b.report.Comparisons = append(b.report.Comparisons, compare(name, s.name, results[0], results[i+1], target))
+			b.report.Comparisons = append(b.report.Comparisons, report.Compare(name, s.name, results[0], results[i+1], target))
 		}
 	}
 	return nil
@@ -188,19 +189,19 @@ func (b *bench) distant(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	b.report.Comparisons = append(b.report.Comparisons, compare(name, "qd1", results[1], results[0], targetMirror))
+	b.report.Comparisons = append(b.report.Comparisons, report.Compare(name, "qd1", results[1], results[0], targetMirror))
 	return nil
 }
 
 // measure runs each server with its workload (the only one, or the one of the
 // same index), in turns, so that a slow minute of the machine hits all of them.
-func (b *bench) measure(ctx context.Context, cell string, servers []*server, ws []workload) ([]*result, error) {
-	results := make([]*result, len(servers))
+func (b *bench) measure(ctx context.Context, cell string, servers []*server, ws []workload) ([]*report.Result, error) {
+	results := make([]*report.Result, len(servers))
 	for i, s := range servers {
 		w := ws[i%len(ws)]
-		results[i] = &result{Cell: cell, Server: s.name, Unit: "IOPS"}
+		results[i] = &report.Result{Cell: cell, Server: s.name, Unit: report.IOPS}
 		if w.bs != "4k" {
-			results[i].Unit = "MB/s"
+			results[i].Unit = report.MBPerSec
 		}
 		if len(ws) > 1 {
 			results[i].Cell = cell + "-" + w.String()
@@ -210,7 +211,7 @@ func (b *bench) measure(ctx context.Context, cell string, servers []*server, ws 
 		for turn := range servers {
 			i := (turn + run) % len(servers) // nobody is always first
 			s, w := servers[i], ws[i%len(ws)]
-			progress(fmt.Sprintf("%s on %s, run %d of %d", w, s.name, run+1, b.runs))
+			report.Progress(fmt.Sprintf("%s on %s, run %d of %d", w, s.name, run+1, b.runs))
 			got, err := fio(ctx, s.uri, b.mib<<20, w, time.Duration(b.secs*float64(time.Second)))
 			if err != nil {
 				return nil, fmt.Errorf("%s on %s: %w", w, s.name, err)
@@ -220,13 +221,6 @@ func (b *bench) measure(ctx context.Context, cell string, servers []*server, ws 
 	}
 	b.report.Results = append(b.report.Results, results...)
 	return results, nil
-}
-
-// progress replaces the line that a terminal shows meanwhile.
-func progress(line string) {
-	if info, err := os.Stderr.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-		fmt.Fprint(os.Stderr, "\r\033[K"+line)
-	}
 }
 
 // roundTrip measures what a byte there and back takes over a relay such as the
@@ -267,5 +261,5 @@ func roundTrip() (float64, error) {
 		}
 		micros = append(micros, float64(time.Since(start).Nanoseconds())/1e3)
 	}
-	return median(micros), nil
+	return report.Median(micros), nil
 }

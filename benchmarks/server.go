@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lockstep-storage/lockstep/benchmarks/report"
 	"github.com/lockstep-storage/lockstep/integration/daemon"
 )
 
@@ -57,7 +58,7 @@ func startNbdkit(ctx context.Context, dir string, size int64) (*server, error) {
 		return nil, err
 	}
 	host, port, _ := strings.Cut(addr, ":")
-	return process(ctx, "nbdkit", firstLine("nbdkit", "--version"), addr, "",
+	return process(ctx, "nbdkit", report.FirstLine("nbdkit", "--version"), addr, "",
 		"nbdkit", "-f", "-i", host, "-p", port, "file", file)
 }
 
@@ -67,7 +68,7 @@ func startQemuNBD(ctx context.Context, dir string, size int64) (*server, error) 
 		return nil, err
 	}
 	host, port, _ := strings.Cut(addr, ":")
-	return process(ctx, "qemu-nbd", firstLine("qemu-nbd", "--version"), addr, "data",
+	return process(ctx, "qemu-nbd", report.FirstLine("qemu-nbd", "--version"), addr, "data",
 		"qemu-nbd", "-t", "-e", "8", "-f", "raw", "--cache=writeback", "--aio=threads", "-x", "data", "-b", host, "-p", port, file)
 }
 
@@ -110,7 +111,7 @@ func startLockstep(ctx context.Context, bin, dir string, size int64) (*server, e
 		n.Close()
 		return nil, err
 	}
-	return &server{"lockstep", firstLine(bin, "version"), "nbd://" + addr + "/data", n.Close}, nil
+	return &server{"lockstep", report.FirstLine(bin, "version"), "nbd://" + addr + "/data", n.Close}, nil
 }
 
 // startMirror serves a volume that is mirrored to a peer, to and from which
@@ -124,15 +125,5 @@ func startMirror(ctx context.Context, bin, dir string, size int64, oneWay time.D
 		p.Close()
 		return nil, err
 	}
-	return &server{"mirror", firstLine(bin, "version"), "nbd://" + p.Alpha.NBD + "/data", p.Close}, nil
-}
-
-// firstLine is the first line that a command prints, for the record.
-func firstLine(args ...string) string {
-	out, err := exec.Command(args[0], args[1:]...).Output()
-	if err != nil {
-		return err.Error()
-	}
-	line, _, _ := strings.Cut(string(out), "\n")
-	return line
+	return &server{"mirror", report.FirstLine(bin, "version"), "nbd://" + p.Alpha.NBD + "/data", p.Close}, nil
 }
