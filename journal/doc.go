@@ -46,8 +46,8 @@
 // its records; a reader's record owns one reference to its buffer.
 //
 // Memory: an index of 16 bytes per 4 KiB page at most (0.4 % of the journal's size),
-// scratch for the largest batch's headers, and while Open or Check run, the
-// largest payload (1 MiB).
+// scratch for the largest batch's headers, while Open or Check run the largest
+// payload (1 MiB), and for each reader 256 KiB that it read ahead.
 //
 // # Reading the source
 //

@@ -17,6 +17,7 @@ type Reader struct {
 	s      *segment
 	batch  cursor
 	within bool // batch has records left
+	w      window
 }
 
 // NewReader reads from LSN from on, which must be in the journal or the next
@@ -51,7 +52,13 @@ func (r *Reader) Close() error {
 // journal's end; a later call goes on. ErrTrimmed: the record has left the
 // journal since, or what was read before it was truncated. ErrDamaged: it
 // cannot be read.
-func (r *Reader) Next(rec *Record) (bool, error) {
+func (r *Reader) Next(rec *Record) (bool, error) { return r.read(rec, true) }
+
+// NextHeader is Next, but leaves the payload of a write where it is, and does
+// not check it: ReadPayload does. Of other kinds of records it reads it.
+func (r *Reader) NextHeader(rec *Record) (bool, error) { return r.read(rec, false) }
+
+func (r *Reader) read(rec *Record, payload bool) (bool, error) {
 	*rec = Record{}
 	for {
 		if !r.within {
@@ -59,7 +66,7 @@ func (r *Reader) Next(rec *Record) (bool, error) {
 				return false, err
 			}
 		}
-		err := r.batch.read(rec, true)
+		err := r.batch.read(rec, payload)
 		switch found, serr := r.settle(rec.LSN, err == nil); {
 		case serr != nil:
 			drop(rec)
@@ -130,7 +137,7 @@ func (r *Reader) seek() (ok bool, err error) {
 		if !ok || err != nil {
 			return false, err
 		}
-		r.s = s
+		r.ahead(s)
 		oerr := r.batch.open(s, ref, next)
 		found, err := r.settle(0, false)
 		switch {
@@ -144,6 +151,18 @@ func (r *Reader) seek() (ok bool, err error) {
 		r.within = true
 		return true, nil
 	}
+}
+
+// ahead lets the cursor read ahead in s, up to what has been appended by now:
+// behind that, what is read may be written a moment later.
+func (r *Reader) ahead(s *segment) {
+	if r.s != s {
+		r.w = window{f: s.f, buf: r.w.buf}
+	}
+	r.j.mu.Lock()
+	r.w.size = s.tail
+	r.j.mu.Unlock()
+	r.s, r.batch.w = s, &r.w
 }
 
 // locate finds the batch of an LSN. ok is false past the journal's end.
@@ -170,9 +189,10 @@ func (j *Journal) locate(lsn LSN) (s *segment, ref batchRef, ok bool, err error)
 // A cursor walks the records of one batch.
 type cursor struct {
 	s     *segment
-	first LSN   // of the batch
-	off   int64 // of the next record
-	stop  int64 // where the batch ends
+	w     *window // of s, to read ahead in; nil reads what is asked for
+	first LSN     // of the batch
+	off   int64   // of the next record
+	stop  int64   // where the batch ends
 	crc   uint32
 	left  int
 	head  [batchHeaderSize]byte // scratch
@@ -181,8 +201,9 @@ type cursor struct {
 // open finds the batch that holds lsn, from the one at ref on, and reads its
 // header.
 func (c *cursor) open(s *segment, ref batchRef, lsn LSN) error {
+	c.s = s
 	for first, off := ref.first, ref.off; ; {
-		if _, err := s.f.ReadAt(c.head[:], off); err != nil {
+		if err := c.readAt(c.head[:], off); err != nil {
 			return err
 		}
 		var h batchHeader
@@ -193,18 +214,32 @@ func (c *cursor) open(s *segment, ref batchRef, lsn LSN) error {
 			first, off = next, behind(off, h.length)
 			continue
 		}
-		c.s, c.first, c.off, c.stop, c.crc, c.left = s, first, off+batchHeaderSize, off+h.length, h.prev, h.count
+		c.first, c.off, c.stop, c.crc, c.left = first, off+batchHeaderSize, off+h.length, h.prev, h.count
 		return nil
 	}
 }
 
-// read reads the next record; its payload too, into a buffer, if that is wanted.
+// readAt fills p from the segment's byte off.
+func (c *cursor) readAt(p []byte, off int64) error {
+	if c.w != nil && len(p) < readAhead && off+int64(len(p)) <= c.w.size {
+		// If it cannot, what is wrong may lie behind what is asked for.
+		if b, err := c.w.at(off, len(p)); err == nil {
+			copy(p, b)
+			return nil
+		}
+	}
+	_, err := c.s.f.ReadAt(p, off)
+	return err
+}
+
+// read reads the next record; its payload too, into a buffer, if that is wanted
+// or it is no write.
 func (c *cursor) read(rec *Record, payload bool) error {
 	if c.left == 0 || c.off+HeaderSize > c.stop {
 		return fmt.Errorf("%w: it is not in its batch", ErrRecord)
 	}
 	head := c.head[:HeaderSize]
-	if _, err := c.s.f.ReadAt(head, c.off); err != nil {
+	if err := c.readAt(head, c.off); err != nil {
 		return err
 	}
 	if err := rec.DecodeHeader(head, c.crc); err != nil {
@@ -218,8 +253,8 @@ func (c *cursor) read(rec *Record, payload bool) error {
 	if at+int64(n) > c.stop {
 		return fmt.Errorf("%w: LSN %d: its payload ends past its batch", ErrRecord, rec.LSN)
 	}
-	if payload {
-		if err := readPayload(rec, c.s, at, n); err != nil {
+	if payload || rec.Kind != KindWrite {
+		if err := c.readPayload(rec, at, n); err != nil {
 			return err
 		}
 	}
@@ -227,11 +262,11 @@ func (c *cursor) read(rec *Record, payload bool) error {
 	return nil
 }
 
-func readPayload(rec *Record, s *segment, at int64, n int) (err error) {
+func (c *cursor) readPayload(rec *Record, at int64, n int) (err error) {
 	if n > 0 {
 		rec.Buf = block.Get(n)
 		rec.Payload = rec.Buf.Bytes()
-		_, err = s.f.ReadAt(rec.Payload, at)
+		err = c.readAt(rec.Payload, at)
 	}
 	if err == nil {
 		err = rec.CheckPayload()
