@@ -133,10 +133,11 @@ func (v *Volume) openJournal() error {
 	return nil
 }
 
-// recover fills the queue from the journal and replays what is noted as stable
-// to the store. The rest is pending: committed by a Primary or given up
-// (replication.md 3).
+// recover fills the queue from the journal. What is noted as stable the applier
+// replays to the store beside whatever comes next, as on any Secondary; the rest
+// is pending: committed by a Primary or given up (replication.md 3).
 func (v *Volume) recover() error {
+	began := time.Now()
 	if err := v.renewIncarnation(); err != nil {
 		return err
 	}
@@ -161,13 +162,10 @@ func (v *Volume) recover() error {
 	v.stable = v.queue.wholeTo(v.stable)
 	v.stableNote = v.stable
 	v.committed = v.applied
-	began, todo := time.Now(), v.stable-v.applied
-	for v.applyRound() {
-	}
-	v.committed = v.applied
 	if v.failure == nil {
 		v.log.Info("replica recovered", "role", v.role, "disk", v.super.Disk, "end", v.end, "stable", v.stable,
-			"replayed", todo, "took", time.Since(began).Round(time.Millisecond))
+			"toReplay", v.stable-v.applied, "took", time.Since(began).Round(time.Millisecond))
+		kick(v.applyKick)
 	}
 	return v.openBitmaps()
 }
@@ -202,7 +200,11 @@ func (v *Volume) fillQueue() error {
 	defer r.Close()
 	for v.queue.next() <= v.end {
 		var rec journal.Record
-		ok, err := r.Next(&rec)
+		next := r.Next
+		if v.pendingBytes >= v.opts.PendingLimit {
+			next = r.NextHeader // its payload would be evicted at once
+		}
+		ok, err := next(&rec)
 		if err != nil {
 			return fmt.Errorf("read the journal at LSN %d: %w", v.queue.next(), err)
 		}
@@ -217,8 +219,8 @@ func (v *Volume) fillQueue() error {
 // pushEvictable puts a record into the queue and leaves its payload in the
 // journal if memory holds enough already. v.mu is held, or nobody else is here.
 func (v *Volume) pushEvictable(rec *journal.Record) {
-	evict := rec.Kind == journal.KindWrite && v.pendingBytes >= v.opts.PendingLimit
-	if evict {
+	evict := rec.Kind == journal.KindWrite && (rec.Buf == nil || v.pendingBytes >= v.opts.PendingLimit)
+	if evict && rec.Buf != nil {
 		rec.Buf.Unref()
 		rec.Buf, rec.Payload = nil, nil
 	}
