@@ -2,7 +2,8 @@
 // turn by turn, against other NBD servers: nbdkit's file plugin and qemu-nbd,
 // all on tmpfs, with the same options for each; on a single copy, on a mirrored
 // pair, and on a pair whose peer is one round trip away.
-// `make bench` runs them; SECS and RUNS set how long, and how often.
+// `make bench` runs them; SECS and RUNS set how long, and how often. What lies
+// below the exports is measured by `make bench-storage`, in benchmarks/storage.
 //
 // # What makes a number meaningless
 //
