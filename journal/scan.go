@@ -46,7 +46,7 @@ const (
 
 func (sc *scanner) begin(s *segment, after []*segment) {
 	sc.s, sc.limit = s, 0
-	sc.w = window{f: s.f, size: s.size, buf: sc.w.buf}
+	sc.w = window{f: s.f, size: s.size, ahead: MaxPayload, buf: sc.w.buf}
 	if len(after) > 0 {
 		sc.limit = after[0].first
 	}
