@@ -139,7 +139,7 @@ func stalls(r *report.Result) (v []float64) {
 
 // large are writes of 1 MiB in sequence, final sync included.
 func (b *bench) large() error {
-	l := load{workers: 1, block: 1 << 20, span: b.size, seq: true, bytes: 2 << 30}
+	l := load{workers: 1, block: 1 << 20, span: b.size, seq: true, bytes: min(2<<30, b.size)}
 	f := func(s subject) ([]report.Sample, error) {
 		o, err := l.run(s)
 		if err != nil {
@@ -227,9 +227,9 @@ func (b *bench) temper(s subject, cold bool, n int64) error {
 	f := b.file.f
 	if v, ok := s.(*volume); ok {
 		f = v.bytes
-	}
-	if err := s.settle(); err != nil {
-		return err
+		if err := v.applied(0); err != nil { // its background sync sees to that
+			return err
+		}
 	}
 	if cold {
 		return drop(f)

@@ -33,8 +33,8 @@
 // or fdatasync included, with the journal on the same device, and on tmpfs, which
 // stands for a second one. Targets beside "file": ≥ 0.45, ≥ 0.9.
 //
-// read-1m, randread-4k, and both -cold: one reader, of what is in the page
-// cache, and of what is not. Target: ≥ 0.95 of the file.
+// read-1m, randread-4k, and both -cold: one reader of a volume at rest, of
+// what is in the page cache, and of what is not. Target: ≥ 0.95 of the file.
 //
 // recover-1g: a journal of 1 GiB, as full as writers can make it, every record
 // of which has yet to go into the store, is opened: "journal" until its end is

@@ -143,10 +143,18 @@ func (v *volume) settle() error {
 			return err
 		}
 	}
+	if err := v.applied(2); err != nil {
+		return err
+	}
+	return fdatasync(v.bytes)
+}
+
+// applied waits until the store has all but so many of the newest records.
+func (v *volume) applied(but mirror.LSN) error {
 	for began := time.Now(); ; time.Sleep(time.Millisecond) {
 		st := v.vol.Status()
-		if st.End-st.Applied <= 2 {
-			return fdatasync(v.bytes)
+		if st.End-st.Applied <= but {
+			return nil
 		}
 		if time.Since(began) > time.Minute {
 			return fmt.Errorf("volume %s does not bring its writes to the store: %+v", v.called, st)
