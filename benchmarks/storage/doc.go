@@ -3,7 +3,7 @@
 // store in place, and the journal alone. They stand beside plain files on the
 // same file system, in the same run, turn by turn.
 //
-//	make bench-storage                    # all cells, about 6 minutes
+//	make bench-storage                    # all cells, about 8 minutes
 //	go run ./benchmarks/storage -only 'sync-4k' -secs 1 -runs 3
 //
 // # Cells and targets
