@@ -303,6 +303,8 @@ func (v *Volume) clearIntent() {
 
 // takeCheckpoint makes what was applied durable in the store.
 func (v *Volume) takeCheckpoint() error {
+	v.tail.Lock()
+	defer v.tail.Unlock()
 	v.apply.Lock()
 	v.mu.Lock()
 	upTo, have, failed := v.applied, v.checkpoint, v.failure

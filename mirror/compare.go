@@ -19,12 +19,13 @@ const (
 	// WeAreBehind: ours is a prefix of the peer's.
 	WeAreBehind
 	// PeerTruncates: the peer gives up what it has past Common, in which nothing
-	// can have been acknowledged without us; then it is level or behind.
+	// can have been acknowledged without us, or is no write at all; then it is
+	// level or behind.
 	PeerTruncates
 	// WeTruncate: we do.
 	WeTruncate
 	// SplitBrain: neither may give way without an operator or a policy that he
-	// set.
+	// set, or the one that may is Primary.
 	SplitBrain
 	// PeerIsNew: the peer holds nothing of any volume, all zeroes. It may be
 	// filled only if the configuration or an operator declared it new.
@@ -117,9 +118,10 @@ type Comparison struct {
 	// middle of a bitmap resync that has to go on; Common is at or past the
 	// base that it began from.
 	NeedsResync bool
-	// GivesWay, with SplitBrain only, is the side that has not a single write to
-	// lose, if there is one: the only split-brain that may be settled without an
-	// operator or a policy.
+	// GivesWay, where the two parted for real, is the side that has not a single
+	// write to lose, if there is one. It truncates by itself (WeTruncate or
+	// PeerTruncates), unless it is Primary: then the verdict is SplitBrain until
+	// it is demoted.
 	GivesWay Side
 	// Reason is one sentence for people, from our side.
 	Reason string
@@ -135,7 +137,10 @@ type Comparison struct {
 //   - A suffix is tentative by the set in its generation records and the other's
 //     incarnation alone. Who is Primary decides only who keeps a tentative one:
 //     against a Primary that has nothing past the common point, a tentative
-//     suffix is truncated and a real one is a split-brain.
+//     suffix is truncated and a real one is judged like one against another.
+//   - Of two real suffixes without a write the Primary's stays, and otherwise the
+//     one that would stay were both tentative. One that lies below a resync base
+//     is not given up.
 //   - A Primary whose suffix is tentative gives way to a real one like anybody:
 //     the verdict says so, and a volume that serves refuses to act on it.
 //   - Two empty histories are in sync: replicas are created all zeroes. A replica
@@ -245,10 +250,14 @@ func compareSuffixes(a, b stance, common LSN) Comparison {
 		c.judgeInconsistent(a, b)
 	case c.Ours.Class == None && c.Theirs.Class == None:
 		c.Verdict = InSync
-	case c.Ours.Class == None:
-		c.Verdict = againstNone(c.Theirs.Class, a.Role).Mirror()
-	case c.Theirs.Class == None:
-		c.Verdict = againstNone(c.Ours.Class, b.Role)
+	case c.Ours.Class == None && a.Role != Primary:
+		c.Verdict = WeAreBehind
+	case c.Theirs.Class == None && b.Role != Primary:
+		c.Verdict = PeerBehind
+	case c.Ours.Class == None && c.Theirs.Class == Tentative:
+		c.Verdict = PeerTruncates
+	case c.Theirs.Class == None && c.Ours.Class == Tentative:
+		c.Verdict = WeTruncate
 	case c.Ours.Class == Tentative && c.Theirs.Class == Tentative:
 		c.Verdict = PeerTruncates
 		if stays(a, b) == Theirs {
@@ -259,21 +268,23 @@ func compareSuffixes(a, b stance, common LSN) Comparison {
 	case c.Theirs.Class == Tentative:
 		c.Verdict = PeerTruncates
 	default:
-		c.Verdict, c.GivesWay = SplitBrain, c.withoutWrites(a, b)
+		c.judgeParted(a, b)
 	}
 	return c
 }
 
-// againstNone is the verdict on our suffix of this class when the peer, in this
-// role, has none.
-func againstNone(ours Class, peer Role) Verdict {
+// judgeParted: neither suffix is tentative. One without a single write is given
+// up all the same: whoever holds it wrote nothing that the other lacks, and a
+// generation record changes no byte of a store. A Primary never gives way: it
+// may be writing while the histories are compared, and has clients.
+func (c *Comparison) judgeParted(a, b stance) {
+	c.Verdict, c.GivesWay = SplitBrain, c.withoutWrites(a, b)
 	switch {
-	case peer != Primary:
-		return PeerBehind
-	case ours == Tentative:
-		return WeTruncate
+	case c.GivesWay == Ours && a.Role != Primary:
+		c.Verdict = WeTruncate
+	case c.GivesWay == Theirs && b.Role != Primary:
+		c.Verdict = PeerTruncates
 	}
-	return SplitBrain
 }
 
 // judgeInconsistent: an Inconsistent replica is brought up to date by one that
@@ -360,18 +371,22 @@ func stays(a, b stance) Side {
 	return Theirs
 }
 
-// withoutWrites is the side of a split-brain whose suffix is generation records
-// only; if both are, the one that does not stay.
+// withoutWrites is the side whose real suffix is generation records only; if both
+// are, the one that is not Primary, or does not stay.
 func (c *Comparison) withoutWrites(a, b stance) Side {
+	ours := c.Ours.Class == Real && c.Ours.Writes == 0
+	theirs := c.Theirs.Class == Real && c.Theirs.Writes == 0
 	switch {
-	case c.Ours.Writes > 0 && c.Theirs.Writes > 0:
-		return Neither
-	case c.Theirs.Writes > 0:
+	case ours && theirs && a.Role != b.Role:
+		ours = a.Role != Primary
+	case ours && theirs:
+		ours = stays(a, b) == Theirs
+	}
+	switch {
+	case ours:
 		return Ours
-	case c.Ours.Writes > 0:
-		return Theirs
-	case stays(a, b) == Ours:
+	case theirs:
 		return Theirs
 	}
-	return Ours
+	return Neither
 }

@@ -30,8 +30,11 @@ func (m *model) check(b bug, ab, ba Comparison) error {
 		return wrong("T: an acknowledged write would be cut")
 	case ab.Common != LSN(common):
 		return wrong("C: the common prefix has %d records", common)
-	case ab.GivesWay == Ours && ackedA || ab.GivesWay == Theirs && ackedB:
-		return wrong("G: the side that may give way unasked has acknowledged writes")
+	case v == WeTruncate && ab.Ours.Class == Real && (onlyA&^m.isGen != 0 || n.primary),
+		v == PeerTruncates && ab.Theirs.Class == Real && (onlyB&^m.isGen != 0 || o.primary):
+		return wrong("G: a side that wrote, or is Primary, gives way unasked")
+	case v == SplitBrain && (onlyA&^m.isGen == 0 && !n.primary || onlyB&^m.isGen == 0 && !o.primary):
+		return wrong("Z: a side without a write, and without the role, does not give way")
 	case v > SplitBrain:
 		return wrong("D: nothing is new, foreign or damaged here")
 	case b == sound && (ab.Ours.Writes != m.countWrites(n, common) || ab.Theirs.Writes != m.countWrites(o, common)):
@@ -173,6 +176,7 @@ func TestHistoryTellsAll(t *testing.T) {
 func TestHistoryTellsAllFindsBugs(t *testing.T) {
 	for b, check := range map[bug]string{
 		resume: "S", lostHistory: "T", noTrim: "I", lengthOnly: "I", aloneLost: "T", noCut: "T", noAlone: "T", noSync: "T",
+		fewest: "S", primaryToo: "G", neverGives: "Z",
 	} {
 		t.Run(string(b), func(t *testing.T) {
 			states, _, err := explore(newModel(budget{2, 2, 1, 1}), b)

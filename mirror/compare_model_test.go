@@ -26,6 +26,9 @@ const (
 	noCut       bug = "no_cut"       // a power loss leaves the incarnation as it is
 	noAlone     bug = "no_alone"     // no new generation before acknowledging without the peer
 	noSync      bug = "no_sync"      // that generation's record is not durable before it
+	fewest      bug = "fewest"       // of two real suffixes the one with fewer writes gives way, not only one with none
+	primaryToo  bug = "primary_too"  // a Primary without a write gives way, too
+	neverGives  bug = "never_gives"  // nobody gives way
 )
 
 const (
@@ -143,12 +146,34 @@ func (m *model) describe(i int) Description {
 func (m *model) compare(b bug) (ab, ba Comparison) {
 	x, y := m.describe(0), m.describe(1)
 	if b != lengthOnly {
-		return Compare(x, y), Compare(y, x)
+		ab, ba = Compare(x, y), Compare(y, x)
+		return ab.with(b, Ours), ba.with(b, Theirs)
 	}
 	p, _ := standing(&x)
 	q, _ := standing(&y)
 	c := min(p.end, q.end)
 	return compareSuffixes(p, q, c), compareSuffixes(q, p, c)
+}
+
+// with is the comparison that a bug in the rule on suffixes without a write makes.
+// Of two sides that wrote as much, first gives way.
+func (c Comparison) with(b bug, first Side) Comparison {
+	fewer := first
+	switch {
+	case c.Ours.Writes < c.Theirs.Writes:
+		fewer = Ours
+	case c.Theirs.Writes < c.Ours.Writes:
+		fewer = Theirs
+	}
+	switch truncates := map[Side]Verdict{Ours: WeTruncate, Theirs: PeerTruncates}; {
+	case b == fewest && c.Verdict == SplitBrain && c.GivesWay == Neither:
+		c.Verdict = truncates[fewer]
+	case b == primaryToo && c.Verdict == SplitBrain && c.GivesWay != Neither:
+		c.Verdict = truncates[c.GivesWay]
+	case b == neverGives && c.GivesWay != Neither:
+		c.Verdict = SplitBrain
+	}
+	return c
 }
 
 // A step is a state that follows another, and how.
@@ -301,7 +326,8 @@ func (m *model) lossSteps(i int, b bug, add adder) {
 }
 
 // meet: the two compare, c being node i's view, and node 1-i gives way. In a
-// split-brain an operator says so, and what it loses counts no more.
+// split-brain an operator says so, and what it loses counts no more; one that
+// wrote nothing gives way by itself.
 func (m *model) meet(i int, b bug, c Comparison, add adder) {
 	s := *m
 	me, o := &s.node[i], &s.node[1-i]

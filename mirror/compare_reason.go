@@ -17,6 +17,12 @@ func (c *Comparison) explain(ours, theirs *Description) string {
 	case WeTruncate:
 		return truncates(us, them, c.Common, c.Ours)
 	case SplitBrain:
+		switch c.GivesWay {
+		case Ours:
+			return wroteNothing(us, them, c.Common, c.Theirs)
+		case Theirs:
+			return wroteNothing(them, us, c.Common, c.Ours)
+		}
 		return fmt.Sprintf("split-brain: after LSN %d %s wrote %s and %s wrote %s; both stay as they are until the volume is deleted and created anew on the node whose writes are to be given up",
 			c.Common, us, writes(c.Ours.Writes), them, writes(c.Theirs.Writes))
 	case PeerIsNew:
@@ -37,7 +43,16 @@ func behind(who, source string, common LSN, s Suffix, resync bool) string {
 }
 
 func truncates(who, other string, common LSN, s Suffix) string {
+	if s.Class == Real {
+		return fmt.Sprintf("after LSN %d %s was Primary without %s and wrote nothing: it follows %s", common, who, other, other)
+	}
 	return fmt.Sprintf("%s has %d records after LSN %d, none of which was acknowledged without %s, and gives them up", who, s.Records, common, other)
+}
+
+// wroteNothing: a split-brain that demoting one side settles.
+func wroteNothing(who, other string, common LSN, s Suffix) string {
+	return fmt.Sprintf("split-brain: after LSN %d %s wrote %s and %s, which is Primary, wrote nothing; demote the volume on %s and connect the two: it follows %s",
+		common, other, writes(s.Writes), who, who, other)
 }
 
 func isNew(who, other string) string {

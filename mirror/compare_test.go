@@ -85,8 +85,18 @@ func TestCompareTable(t *testing.T) {
 		{"real, real", replica("a1", 12, both, gen(2, 11, "a1")), replica("b1", 13, both, gen(3, 11, "b1")), SplitBrain, 10, Real, Real},
 		{"the other lost its memory: real", replica("a1", 12, both), replica("b2", 11, both, gen(2, 11, "a1 b2")), PeerTruncates, 10, Real, Tentative},
 		{"one generation of the suffix is alone: all of it is real", replica("a1", 14, both, gen(2, 11, "a1"), gen(3, 13, "a1 b1")), replica("b1", 11, both, gen(4, 11, "a1 b1")), PeerTruncates, 10, Real, Tentative},
-		{"below our noted stable: real", replica("a1", 12, both).stable(11), replica("b1", 11, both, gen(2, 11, "b1")), SplitBrain, 10, Real, Real},
+		{"below our noted stable: real", replica("a1", 12, both).stable(11), replica("b1", 12, both, gen(2, 11, "b1")), SplitBrain, 10, Real, Real},
 		{"at our noted stable: tentative", replica("a1", 12, both).stable(10), replica("b1", 11, both, gen(2, 11, "b1")), WeTruncate, 10, Tentative, Real},
+		{"real without a write, real", replica("a1", 12, both, gen(2, 11, "a1"), gen(3, 12, "a1")), replica("b1", 12, both, gen(4, 11, "b1")), WeTruncate, 10, Real, Real},
+		{"real without a write, below our noted stable", replica("a1", 11, both, gen(2, 11, "a1")).stable(11), replica("b1", 12, both, gen(4, 11, "b1")), WeTruncate, 10, Real, Real},
+		{"real without a write, and Primary", replica("a1", 11, both, gen(2, 11, "a1")).as(Primary), replica("b1", 12, both, gen(4, 11, "b1")), SplitBrain, 10, Real, Real},
+		{"real without a write, real and Primary", replica("a1", 11, both, gen(2, 11, "a1")), replica("b1", 12, both, gen(4, 11, "b1")).as(Primary), WeTruncate, 10, Real, Real},
+		{"real without a write, none but Primary", replica("a1", 11, both, gen(2, 11, "a1")), replica("b1", 10, both).as(Primary), WeTruncate, 10, Real, None},
+		{"real without a write and Primary, none but Primary", replica("a1", 11, both, gen(2, 11, "a1")).as(Primary), replica("b1", 10, both).as(Primary), SplitBrain, 10, Real, None},
+		{"two real ones without a write: the Primary stays", replica("a1", 11, both, gen(2, 11, "a1")).as(Primary), replica("b1", 12, both, gen(4, 11, "b1"), gen(5, 12, "b1")).epoch(9), PeerTruncates, 10, Real, Real},
+		{"two real ones without a write: the higher epoch stays", replica("a1", 11, both, gen(2, 11, "a1")).epoch(9), replica("b1", 12, both, gen(4, 11, "b1"), gen(5, 12, "b1")), PeerTruncates, 10, Real, Real},
+		{"two real ones without a write, both Primary", replica("a1", 11, both, gen(2, 11, "a1")).as(Primary), replica("b1", 11, both, gen(4, 11, "b1")).as(Primary), SplitBrain, 10, Real, Real},
+		{"real without a write, below a resync base", replica("a1", 12, both, gen(2, 11, "a1")), replica("b1", 11, both, gen(4, 11, "b1")).resyncing(Position{Generation: ID{4}, LSN: 11}), SplitBrain, 10, Real, Real},
 		{"below our noted stable, and the peer is Primary", replica("a1", 12, both).stable(11), replica("b1", 10, both).as(Primary), SplitBrain, 10, Real, None},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -166,31 +176,29 @@ func TestCompareInconsistent(t *testing.T) {
 	}
 }
 
-// TestSplitBrainCounts: exact numbers of writes, and the side that has none.
+// TestSplitBrainCounts: exact numbers of writes, the side that has none, and that
+// it gives way unless it is Primary.
 func TestSplitBrainCounts(t *testing.T) {
 	both := gen(1, 1, "a1 b1")
 	ours := []Generation{both, gen(2, 11, "a1"), gen(3, 14, "a1")}
 	for _, row := range []struct {
 		name   string
 		end    LSN // of b's
+		role   Role
 		writes uint64
 		gives  Side
+		want   Verdict
 	}{
-		{"both wrote", 13, 2, Neither},
-		{"generation records only", 11, 0, Theirs},
+		{"both wrote", 13, Secondary, 2, Neither, SplitBrain},
+		{"generation records only", 11, Secondary, 0, Theirs, PeerTruncates},
+		{"generation records only, on a Primary", 11, Primary, 0, Theirs, SplitBrain},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			c := Compare(replica("a1", 15, ours...), replica("b1", row.end, both, gen(4, 11, "b1")))
+			c := Compare(replica("a1", 15, ours...), replica("b1", row.end, both, gen(4, 11, "b1")).as(row.role))
 			want := Suffix{Class: Real, Records: 5, Writes: 3, First: 11, Last: 15}
-			if c.Verdict != SplitBrain || c.Ours != want || c.Theirs.Writes != row.writes || c.GivesWay != row.gives {
+			if c.Verdict != row.want || c.Ours != want || c.Theirs.Writes != row.writes || c.GivesWay != row.gives {
 				t.Errorf("%+v", c)
 			}
 		})
 	}
-	t.Run("generation records only on both", func(t *testing.T) {
-		a, b := replica("a1", 11, both, gen(2, 11, "a1")), replica("b1", 11, both, gen(4, 11, "b1"))
-		if c := Compare(a.as(Primary), b); c.Verdict != SplitBrain || c.GivesWay != Theirs {
-			t.Errorf("%+v", c)
-		}
-	})
 }

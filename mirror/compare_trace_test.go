@@ -71,12 +71,19 @@ func TestTrace9b(t *testing.T) {
 }
 
 // 9d: a note to the table. A alone wrote 101..200; B, promoted by force, has its
-// generation record at once, so it is not merely behind.
+// generation record at once, so it is not merely behind. As long as it is Primary
+// the two refuse each other; then it gives way, for it wrote nothing.
 func TestTrace9d(t *testing.T) {
 	both := gen(5, 1, "a1 b1")
 	a := replica("a1", 200, both, gen(6, 101, "a1"))
 	c := Compare(a, replica("b1", 101, both, gen(7, 101, "b1")).as(Primary))
 	if c.Verdict != SplitBrain || c.Ours.Writes != 99 || c.Theirs.Writes != 0 || c.GivesWay != Theirs {
+		t.Errorf("%+v", c)
+	}
+	if c := Compare(a, replica("b1", 101, both, gen(7, 101, "b1"))); c.Verdict != PeerTruncates || c.Theirs.Class != Real {
+		t.Errorf("%+v", c)
+	}
+	if c := Compare(a, replica("b1", 102, both, gen(7, 101, "b1"))); c.Verdict != SplitBrain || c.GivesWay != Neither {
 		t.Errorf("%+v", c)
 	}
 	if c := Compare(a, replica("b1", 100, both)); c.Verdict != PeerBehind || c.Common != 100 {

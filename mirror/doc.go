@@ -54,12 +54,13 @@
 //
 // Every one ends before Close returns. Locks are taken in this order:
 //
-//	Volume.change            changes of role and in-sync set
-//	  Volume.apply           records on their way to the store
-//	    Volume.seq           the journal's end
-//	      Volume.superMu     a superblock commit
-//	        Volume.mu        everything in Volume.state
-//	          pending.mu     the index that reads look into
+//	Volume.change              changes of role and in-sync set
+//	  Volume.tail              the checkpoint and the journal's tail
+//	    Volume.apply           records on their way to the store
+//	      Volume.seq           the journal's end
+//	        Volume.superMu     a superblock commit
+//	          Volume.mu        everything in Volume.state
+//	            pending.mu     the index that reads look into
 //
 // # What is bounded
 //

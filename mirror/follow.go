@@ -75,6 +75,11 @@ func (l *link) obey(m *Proceed) error {
 	// The epoch and the volume's name first: what follows is of them.
 	err := v.commitSuper(func(sb *Superblock) {
 		sb.Epoch = max(sb.Epoch, m.Epoch)
+		if !setHas(l.theirs.Set, Member{Node: sb.Node, Incarnation: sb.Incarnation}) {
+			// Whatever set we have recorded, and were perhaps the last member of,
+			// the Primary goes on without us until we join (10a, 10c).
+			sb.exclude(l.theirs.Set, l.theirs.SetVersion)
+		}
 		if sb.Volume.IsZero() {
 			sb.Volume, sb.Protocol, sb.WriteCache = m.Volume, l.theirs.Protocol, l.theirs.WriteCache
 		}
@@ -85,7 +90,7 @@ func (l *link) obey(m *Proceed) error {
 	if m.Mode == ModeResync {
 		return l.beginResync(m)
 	}
-	return v.truncateTo(m.Common, nextEntry(m.History, m.Common))
+	return v.truncateTo(m.Common, l, nextEntry(m.History, m.Common))
 }
 
 // nextEntry is the first generation of h past lsn, nil if there is none.

@@ -77,20 +77,39 @@ func (v Verdict) leads() bool {
 }
 
 // heedExclusion: a replica that hears of a higher set version that excludes it
-// becomes Outdated, durably, before anything else (10c).
+// becomes Outdated, durably, before anything else (10c). Where the histories
+// parted, versions were counted apart and tell nothing: the side that gives way
+// is excluded by the other.
+//
+// A replica that was the last member, or one of them, and finds that an excluded
+// peer has more of its history, has lost its memory: it stands down, so that the
+// peer may lead (replication.md 10). The peer hears it at the next handshake.
 func (l *link) heedExclusion() error {
-	mine, theirs := &l.mine.Description, &l.theirs
-	excluded := theirs.SetVersion > mine.SetVersion && len(theirs.Set) > 0 &&
-		setHasNode(theirs.Set, theirs.Node) && !setHasNode(theirs.Set, mine.Node)
-	if mine.Role == Primary || !excluded || len(mine.History) == 0 {
+	mine, theirs, c := &l.mine.Description, &l.theirs, &l.verdict
+	if mine.Role == Primary || len(mine.History) == 0 {
 		return nil
 	}
-	return l.v.commitSuper(func(sb *Superblock) {
-		sb.Excluded, sb.Set, sb.SetVersion = true, theirs.Set, theirs.SetVersion
-		if sb.Disk == UpToDate || sb.Disk == Consistent {
-			sb.Disk = Outdated
-		}
-	})
+	excluded := theirs.SetVersion > mine.SetVersion && setHasNode(theirs.Set, theirs.Node) && !setHasNode(theirs.Set, mine.Node)
+	if c.GivesWay != Neither {
+		excluded = c.GivesWay == Ours
+	}
+	if excluded {
+		return l.v.commitSuper(func(sb *Superblock) { sb.exclude(theirs.Set, theirs.SetVersion) })
+	}
+	leads := setHasNode(mine.Set, mine.Node) && !setHasNode(mine.Set, theirs.Node) && !mine.Excluded
+	if leads && c.Verdict == WeAreBehind && theirs.Role == Secondary && !c.NeedsResync {
+		err := l.v.commitSuper(func(sb *Superblock) { sb.exclude(sb.Set, sb.SetVersion) })
+		return errors.Join(err, errAgain)
+	}
+	return nil
+}
+
+// exclude: the set is in force, and this replica may not lead by itself.
+func (s *Superblock) exclude(set []Member, version uint64) {
+	s.Excluded, s.Set, s.SetVersion = true, set, max(s.SetVersion, version)
+	if s.Disk == UpToDate || s.Disk == Consistent {
+		s.Disk = Outdated
+	}
 }
 
 // idle keeps two Secondaries connected: each knows how the other stands, and no

@@ -142,6 +142,15 @@ func (h History) Writes(first, last LSN) uint64 {
 	return n
 }
 
+// LastWrite is the newest record up to end that is no generation record, 0 if
+// there is none. Exact where h is not pruned beyond it.
+func (h History) LastWrite(end LSN) LSN {
+	for i := h.index(end); i >= 0 && h[i].First == end; i-- {
+		end--
+	}
+	return end
+}
+
 // Common finds where two histories part: c is the newest LSN whose record both
 // hold, k the index in ours of its generation, the last common one. Without a
 // common generation k is -1 and c is 0. ourEnd and theirEnd are the LSNs at which the

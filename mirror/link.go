@@ -118,6 +118,15 @@ func (v *Volume) describe(p *peer) Hello {
 	}
 }
 
+// over reports whether the session has ended meanwhile: by a promotion here, say,
+// after which nothing that it decided holds. v.apply is held, without which nobody
+// takes the role.
+func (l *link) over() bool {
+	l.v.mu.Lock()
+	defer l.v.mu.Unlock()
+	return l.peer.link != l
+}
+
 func (l *link) run() error {
 	if err := l.meet(); err != nil {
 		return err

@@ -129,7 +129,7 @@ func (v *Volume) judgePromotion(force bool) error {
 	if v.super.Disk == Inconsistent {
 		never.Unknown = append(never.Unknown, "its data is Inconsistent, in the middle of a resync from "+v.super.Resync.Source)
 	}
-	if v.super.Disk == Outdated || v.super.Excluded {
+	if (v.super.Disk == Outdated || v.super.Excluded) && !v.supersedes() {
 		unsafe.Unknown = append(unsafe.Unknown, "its data is Outdated: others are known to have gone on without it")
 	}
 	for _, node := range v.opts.Peers {
@@ -153,6 +153,30 @@ func (v *Volume) judgePromotion(force bool) error {
 		v.log.Warn("promotion is forced", "unknown", unsafe.Unknown)
 	}
 	return nil
+}
+
+// supersedes reports whether this replica may lead although it was excluded: the
+// members of the set that excluded it are all here, Secondary, with that set or a
+// newer one in their superblocks, and each has stood down because it lost records
+// that this replica has; nobody else has more either. So all that they flushed is
+// here, and of what they had only in memory as much as anybody has
+// (replication.md 10). v.mu is held.
+func (v *Volume) supersedes() bool {
+	sb := &v.super
+	for _, p := range v.peers {
+		l := p.link
+		if l == nil || !l.met || l.theirs.Role == Primary || !l.theirs.Excluded || l.theirs.Resync != nil ||
+			l.verdict.Verdict != PeerBehind && l.verdict.Verdict != InSync {
+			return false
+		}
+	}
+	for _, m := range sb.Set {
+		p := v.peers[m.Node]
+		if p == nil || p.link.theirs.SetVersion < sb.SetVersion || !setHasNode(p.link.theirs.Set, m.Node) {
+			return false
+		}
+	}
+	return len(sb.Set) > 0
 }
 
 // unknown says what of this peer speaks against a promotion here. v.mu is held.
@@ -226,7 +250,9 @@ func (v *Volume) becomePrimary(set []Member) error {
 	}
 	v.apply.Lock() // no round may be under way that was begun as Secondary
 	v.mu.Lock()
-	suspect := setHasNode(v.super.Set, v.opts.Node) && !setHas(v.super.Set, v.self())
+	// It may lack what was acknowledged.
+	suspect := v.super.Excluded || setHasNode(v.super.Set, v.opts.Node) && !setHas(v.super.Set, v.self())
+	epoch, version := v.super.Epoch, v.super.SetVersion
 	v.role, v.serving, v.led = Primary, false, false
 	v.generation = notBegun // nothing is durable enough
 	v.term++
@@ -235,6 +261,9 @@ func (v *Volume) becomePrimary(set []Member) error {
 	v.syncWant = 0
 	v.leaving, v.joiner = make(map[string]*peer), nil
 	for _, p := range v.peers {
+		if l := p.link; l != nil && l.met {
+			epoch, version = max(epoch, l.theirs.Epoch), max(version, l.theirs.SetVersion)
+		}
 		p.received, p.durable, p.claim = 0, 0, claim{}
 		p.removeAt = time.Now().Add(v.opts.PeerTimeout)
 		p.closeLink(CodeBusy, "promoted")
@@ -249,8 +278,7 @@ func (v *Volume) becomePrimary(set []Member) error {
 			}
 			sb.Volume = id
 		}
-		sb.Epoch++
-		sb.SetVersion++
+		sb.Epoch, sb.SetVersion = max(sb.Epoch, epoch)+1, max(sb.SetVersion, version)+1
 		sb.Set, sb.Excluded, sb.Disk = set, false, UpToDate
 		if suspect {
 			sb.LossCounter++
@@ -274,7 +302,7 @@ func (v *Volume) dropCutWrite() error {
 	v.mu.Lock()
 	whole := v.queue.wholeTo(v.end)
 	v.mu.Unlock()
-	return v.truncateTo(whole, nil)
+	return v.truncateTo(whole, nil, nil)
 }
 
 // begin starts a generation: its place in the history is durable before its

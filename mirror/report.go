@@ -57,8 +57,16 @@ func (p *peer) status() PeerStatus {
 		}
 		s.Disk = &disk
 		s.Replication, s.Progress = l.replication()
+		if l.idles() && l.verdict.Verdict != InSync {
+			s.Reason = l.verdict.Reason
+		}
 	}
 	return s
+}
+
+// idles: both are Secondary.
+func (l *link) idles() bool {
+	return l.mine.Description.Role == Secondary && l.theirs.Role == Secondary
 }
 
 // behind is about how many bytes the peer lacks: its bitmap's, and its share of
@@ -98,6 +106,8 @@ func (l *link) replication() (ReplState, *Progress) {
 		return SyncSource, progress(r.ackedBytes, r.total, int64(r.acked), r.began)
 	case t.resync != nil && l.v.super.Resync != nil:
 		return SyncTarget, nil
+	case l.idles() && l.verdict.Verdict != InSync:
+		return ReplOff, nil // one lacks something, and nobody sends it
 	case s.catchingUp:
 		sentRecords := int64(s.next - s.from)
 		left := int64(l.v.end - min(l.v.end, l.peer.received))

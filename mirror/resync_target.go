@@ -26,7 +26,7 @@ func (l *link) beginResync(m *Proceed) error {
 	v := l.v
 	mark := l.mine.Description.Resync
 	if mark == nil {
-		if err := v.truncateTo(m.Common, nextEntry(m.History, m.Common)); err != nil {
+		if err := v.truncateTo(m.Common, l, nextEntry(m.History, m.Common)); err != nil {
 			return err
 		}
 		if err := l.markCut(m.Common); err != nil {
@@ -38,10 +38,15 @@ func (l *link) beginResync(m *Proceed) error {
 		mark = &ResyncMark{Base: l.mine.Description.History.Position(m.Common)}
 	}
 	mark = &ResyncMark{Base: mark.Base, Source: l.peer.node}
+	v.tail.Lock()
+	defer v.tail.Unlock()
 	v.apply.Lock()
 	defer v.apply.Unlock()
 	v.seq.Lock()
 	defer v.seq.Unlock()
+	if l.over() {
+		return errAgain
+	}
 	for _, p := range v.peers {
 		if err := v.forget(p); err != nil {
 			return err
@@ -61,6 +66,7 @@ func (l *link) beginResync(m *Proceed) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	at := m.From - 1
+	v.cuts++
 	v.queue.reset(m.From)
 	v.pending.reset()
 	v.pendingBytes = 0

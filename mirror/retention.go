@@ -14,6 +14,8 @@ import (
 // records until the journal is three quarters full; then the oldest go into its
 // bitmap. A peer in catch-up keeps them, and writers wait (replication.md 8).
 func (v *Volume) trim() {
+	v.tail.Lock()
+	defer v.tail.Unlock()
 	v.mu.Lock()
 	starved, trimmed := v.starved, v.trimmed
 	v.mu.Unlock()
@@ -59,6 +61,11 @@ func (p *peer) hold() (upTo LSN, away bool) {
 func (v *Volume) raiseBases() (LSN, error) {
 	v.mu.Lock()
 	limit := v.checkpoint
+	if !v.starved {
+		// The generation records at the end may yet be given up, and the journal
+		// be cut to what is before them (replication.md 6).
+		limit = min(limit, v.super.History.LastWrite(v.end))
+	}
 	for _, p := range v.peers {
 		upTo, _ := p.hold()
 		limit = min(limit, upTo)

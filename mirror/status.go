@@ -58,8 +58,11 @@ type PeerStatus struct {
 	OutOfSync   int64      `json:"outOfSync"` // bytes set in its bitmap
 	// Behind is about how many bytes it lacks, in its bitmap and in the journal,
 	// as a Primary knows; -1 while unknown.
-	Behind     int64             `json:"behind"`
-	Verdict    string            `json:"verdict,omitempty"`
+	Behind  int64  `json:"behind"`
+	Verdict string `json:"verdict,omitempty"`
+	// Reason is the verdict as a sentence, of two connected Secondaries that are
+	// not level: nothing goes across until one is promoted.
+	Reason     string            `json:"reason,omitempty"`
 	Progress   *Progress         `json:"progress,omitempty"`
 	SplitBrain *SplitBrainStatus `json:"splitBrain,omitempty"`
 	// Problem is the last refusal or connection error, as a sentence.

@@ -90,7 +90,7 @@ func (v *Volume) appendNote(notes journal.Notes) {
 // bits of the records go first: none is durable without its bit (invariant 1).
 func (v *Volume) syncNow() error {
 	v.mu.Lock()
-	noted := v.noted
+	noted, cuts := v.noted, v.cuts
 	v.unsynced = 0
 	v.mu.Unlock()
 	if err := v.intent.Flush(); err != nil {
@@ -102,8 +102,18 @@ func (v *Volume) syncNow() error {
 		v.fault(err)
 		return err
 	}
+	v.synced(durable, noted, cuts)
+	return nil
+}
+
+// synced takes in what a sync made durable, unless the journal was truncated
+// since it began: some of it is gone then, and others stand in its place.
+func (v *Volume) synced(durable, noted LSN, cuts uint64) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.cuts != cuts {
+		return
+	}
 	v.durable = max(v.durable, durable)
 	v.stableNote = max(v.stableNote, noted)
 	v.advance()
@@ -112,5 +122,4 @@ func (v *Volume) syncNow() error {
 	}
 	kick(v.applyKick)
 	v.broadcast()
-	return nil
 }

@@ -13,23 +13,41 @@ const setAsidePrefix = "set-aside."
 
 // truncateTo gives up every record past c (replication.md 6): the applier is
 // drained, the suffix set aside, the superblock told the other's next history
-// entry, the journal cut, and the queue. next is that entry, nil if the records
-// are dropped on our own account.
-func (v *Volume) truncateTo(c LSN, next *Generation) error {
+// entry, the journal cut, and the queue. l is the session for whose Primary it is
+// done, and next that entry; both are nil if the records are dropped on our own
+// account.
+//
+// What is known to be stable stays, but for generation records at the end: they
+// change no byte of the store, so for it the image at c is the one that it has.
+func (v *Volume) truncateTo(c LSN, l *link, next *Generation) error {
+	v.tail.Lock()
+	defer v.tail.Unlock()
 	v.apply.Lock()
 	defer v.apply.Unlock()
 	v.seq.Lock()
 	defer v.seq.Unlock()
 	v.mu.Lock()
 	end, stable := v.end, v.stable
+	writes := v.super.History.Writes(c+1, end)
 	v.mu.Unlock()
-	if c >= end {
+	switch {
+	case l != nil && l.over():
+		return errAgain
+	case c >= end:
 		return nil
+	case c < stable && writes > 0:
+		return fmt.Errorf("truncation to LSN %d is refused: everything through LSN %d is known to be stable, and there are writes among it", c, stable)
+	case c < v.journal.First()-1:
+		return fmt.Errorf("truncation to LSN %d is refused: the journal begins at LSN %d; delete this replica and create it again", c, v.journal.First())
 	}
-	if c < stable {
-		return fmt.Errorf("truncation to LSN %d is refused: everything through LSN %d is known to be stable", c, stable)
+	if writes > 0 {
+		if err := v.setAside(c+1, end); err != nil {
+			return err
+		}
+	} else {
+		v.log.Info("gives up generation records, and no write", "from", c+1, "to", end)
 	}
-	if err := v.setAside(c+1, end); err != nil {
+	if err := v.rebase(c); err != nil {
 		return err
 	}
 	err := v.commitSuper(func(sb *Superblock) {
@@ -54,13 +72,40 @@ func (v *Volume) truncateTo(c LSN, next *Generation) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.queue.truncate(c)
+	if v.queue.truncate(c); v.queue.next() > c+1 {
+		v.queue.reset(c + 1)
+	}
 	v.pending.reset() // a Secondary answers no reads
 	v.recount()
-	v.end, v.appended = c, c
-	v.durable = min(v.durable, c)
+	v.cuts++
+	v.end, v.appended, v.durable = c, c, c // a truncation is durable
+	v.committed, v.stable = min(v.committed, c), min(v.stable, c)
+	v.noted, v.stableNote = min(v.noted, c), min(v.stableNote, c)
+	v.applied, v.checkpoint, v.trimmed = min(v.applied, c), min(v.checkpoint, c), min(v.trimmed, c)
 	v.chain = v.journal.EndCRC()
 	v.broadcast()
+	return nil
+}
+
+// rebase moves the bitmaps whose base lies past c back to it, durably, before
+// what they are relative to is gone. The records in between are to be truncated
+// and none of them is a write, for a base is at most the stable LSN: so the same
+// bits say the same of a peer at c.
+func (v *Volume) rebase(c LSN) error {
+	base := v.position(c)
+	for _, p := range v.peers {
+		if LSN(p.bits.Base().LSN) > c {
+			p.bits.SetBase(base)
+			if err := p.bits.Flush(); err != nil {
+				err = fmt.Errorf("write the out-of-sync bitmap of %q: %w", p.node, err)
+				v.fault(err)
+				return err
+			}
+		}
+		v.mu.Lock()
+		p.bitsThrough = min(p.bitsThrough, c)
+		v.mu.Unlock()
+	}
 	return nil
 }
 

@@ -39,8 +39,12 @@ type Volume struct {
 	inbox inbox
 
 	// change serialises changes of the role and the in-sync set: one in flight
-	// per volume (replication.md 2). Taken before apply.
+	// per volume (replication.md 2). Taken before tail.
 	change sync.Mutex
+
+	// tail is held while the store is synced and the journal trimmed, and while
+	// the LSNs that these rest on go back. Taken before apply.
+	tail sync.Mutex
 
 	// apply is held while records go to the store. Taken before seq.
 	apply   sync.Mutex
@@ -86,6 +90,7 @@ type state struct {
 	end          LSN // newest record sequenced or received
 	appended     LSN // newest record in the journal, if not yet durably
 	durable      LSN
+	cuts         uint64 // truncations of the journal: what was learned before one says nothing after it
 	committed    LSN
 	stable       LSN
 	generation   LSN // record of the newest generation, as Primary

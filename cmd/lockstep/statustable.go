@@ -94,6 +94,9 @@ func volumeSentences(v node.VolumeStatus) []string {
 		if p.Progress != nil {
 			add("/%s: %s", p.Node, progress(p.Replication, p.Progress))
 		}
+		if p.Reason != "" {
+			add("/%s: %s", p.Node, p.Reason)
+		}
 		if p.SplitBrain != nil { // Problem says the same
 			add("/%s: %s", p.Node, p.SplitBrain.Reason)
 		} else if p.Problem != "" {
