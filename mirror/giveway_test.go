@@ -108,6 +108,9 @@ func TestGivenUpStableIsForgotten(t *testing.T) {
 	p.bits.SetBase(v.position(end))
 	p.bitsThrough = end
 	v.mu.Unlock()
+	if err := v.truncateTo(c-1, nil, nil); err == nil || v.Status().End != end {
+		t.Fatalf("a write that is stable is given up (%v)", err)
+	}
 	if err := v.truncateTo(c, nil, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -238,6 +241,9 @@ func TestTrimLeavesGenerationsAtTheEnd(t *testing.T) {
 		_ = a.vol.takeCheckpoint()
 		return a.vol.Status().Checkpoint > last
 	})
+	a.vol.mu.Lock()
+	a.vol.peers["b"].bitsThrough = a.vol.end // b's bitmap holds nothing back
+	a.vol.mu.Unlock()
 	a.vol.tail.Lock()
 	limit, err := a.vol.raiseBases()
 	a.vol.tail.Unlock()

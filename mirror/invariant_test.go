@@ -396,6 +396,21 @@ func TestInvariant7Fencing(t *testing.T) {
 	if err := l.setUpdate(body(&SetUpdate{SetVersion: super.SetVersion + 1, Epoch: old, Confirmed: true, Set: super.Set[:1]})); err == nil {
 		t.Error("a set is recorded")
 	}
+	// Nor are records taken in: of a session of the newest epoch they would be read.
+	v.mu.Lock()
+	p := v.peers["a"]
+	session := &link{v: v, peer: p, in: reader(nil)}
+	p.link = session
+	v.mu.Unlock()
+	for _, epoch := range []uint64{old, super.Epoch} {
+		m := Records{Count: 1, Epoch: epoch}
+		if err := session.records(m.Encode(nil)); errors.Is(err, errAgain) != (epoch == old) {
+			t.Errorf("records of epoch %d, where %d has been seen: %v", epoch, super.Epoch, err)
+		}
+	}
+	v.mu.Lock()
+	p.link = l
+	v.mu.Unlock()
 	// A write in the old epoch comes in by itself; it is not journaled.
 	end := v.Status().End
 	w := c.async(0, fill(2, rigBlock))
@@ -424,7 +439,12 @@ func TestInvariant8OnlyAMemberMayLead(t *testing.T) {
 		script func(r *rig, a, b *rigNode)
 	}{
 		{"the peer was never met", false, func(r *rig, a, b *rigNode) { a.kill() }},
-		{"the peer is Primary", true, func(r *rig, a, b *rigNode) { r.pair() }},
+		{"the peer is Primary", true, func(r *rig, a, b *rigNode) {
+			_, _, c := r.pair()
+			flushed(c)
+			b.restart() // so that what it lacks is nothing
+			r.members()
+		}},
 		{"a member is away", false, func(r *rig, a, b *rigNode) {
 			_, _, c := r.pair()
 			flushed(c)
@@ -467,6 +487,31 @@ func TestInvariant8OnlyAMemberMayLead(t *testing.T) {
 			r.splitBrain()
 			a.demote()
 			b.demote()
+		}},
+		{"split-brain, and trying again", false, func(r *rig, a, b *rigNode) {
+			_, _, c := r.pair()
+			a.isolate()
+			flushed(c)
+			b.promote(true)
+			flushed(b.attach())
+			a.heal()
+			r.splitBrain()
+			b.demote()
+			a.kill()
+			if err := b.vol.Connect("a"); err != nil {
+				r.t.Fatal(err)
+			}
+		}},
+		{"StandAlone, though excluded", false, func(r *rig, a, b *rigNode) {
+			_, _, c := r.pair()
+			flushed(c)
+			a.kill()
+			b.promote(true)
+			flushed(b.attach())
+			b.demote()
+			if err := b.vol.Disconnect("a"); err != nil {
+				r.t.Fatal(err)
+			}
 		}},
 		{"in the middle of a resync", true, func(r *rig, a, b *rigNode) {
 			_, _, c := r.pair()
