@@ -456,9 +456,7 @@ func (l *link) setUpdate(body []byte) error {
 		return err
 	}
 	if setHas(m.Set, self) {
-		if err := v.agree(m.Set); err != nil {
-			return err
-		}
+		return v.agree(m.Set)
 	}
-	return l.write(&SetAck{SetVersion: m.SetVersion})
+	return nil
 }

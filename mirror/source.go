@@ -288,7 +288,6 @@ func (l *link) ackLoop() error {
 			err = l.joinIsReady(body)
 		case FrameBlockAck:
 			err = l.blockAck(body)
-		case FrameSetAck: // nothing waits for it with two replicas
 		default:
 			err = l.unexpected(t)
 		}

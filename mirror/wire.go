@@ -42,7 +42,6 @@ const (
 	FrameHeartbeat
 	FrameJoinReady
 	FrameSetUpdate
-	FrameSetAck
 	FrameResyncStart
 	FrameBlock
 	FrameBlockAck
@@ -67,7 +66,6 @@ var frameKinds = [...]struct {
 	FrameHeartbeat:   {name: "Heartbeat", limit: 40},
 	FrameJoinReady:   {name: "JoinReady", limit: 8},
 	FrameSetUpdate:   {name: "SetUpdate", limit: maxSetUpdate},
-	FrameSetAck:      {name: "SetAck", limit: 8},
 	FrameResyncStart: {name: "ResyncStart", limit: 8},
 	FrameBlock:       {name: "Block", limit: blockFixed + MaxBlockPayload, fixed: blockFixed},
 	FrameBlockAck:    {name: "BlockAck", limit: 16},

@@ -108,18 +108,3 @@ func (m *SetUpdate) Decode(body []byte) error {
 	*m = SetUpdate{SetVersion: r.u64(), Epoch: r.u64(), Confirmed: r.bool("confirmed"), Set: r.members()}
 	return r.finish(FrameSetUpdate)
 }
-
-// SetAck: the set of this version is in the sender's superblock.
-//
-//	8 set version
-type SetAck struct{ SetVersion uint64 }
-
-func (*SetAck) FrameType() FrameType { return FrameSetAck }
-
-func (m *SetAck) Encode(dst []byte) []byte { return le.AppendUint64(dst, m.SetVersion) }
-
-func (m *SetAck) Decode(body []byte) error {
-	r := fieldReader{b: body}
-	m.SetVersion = r.u64()
-	return r.finish(FrameSetAck)
-}

@@ -170,7 +170,6 @@ const (
 	CodeShutdown      Code = iota // the sender's daemon stops
 	CodeSplitBrain                // until an operator settles it
 	CodeUnrelated                 // another volume, or damaged histories
-	CodeNotDeclared               // a new replica that nobody declared new
 	CodeOldEpoch                  // the receiver's epoch is older than one seen
 	CodeBusy                      // try again: another connection is being settled
 	CodeFailed                    // the sender's disk state is Failed
@@ -182,7 +181,7 @@ const (
 )
 
 var codeNames = []string{
-	"shutdown", "split-brain", "unrelated", "not declared new", "old epoch", "busy", "failed",
+	"shutdown", "split-brain", "unrelated", "old epoch", "busy", "failed",
 	"disconnected", "protocol error", "unknown volume", "no common version", "roles",
 }
 

@@ -34,7 +34,6 @@ func sampleMessages() []Message {
 		&Heartbeat{Stable: 100, Committed: 110, Epoch: 4, End: 120, Sent: -5},
 		&JoinReady{LSN: 120},
 		&SetUpdate{SetVersion: 10, Epoch: 4, Confirmed: true, Set: sb.Set},
-		&SetAck{SetVersion: 10},
 		&ResyncStart{Bytes: 1 << 30},
 		&BlockAck{Blocks: 7, Bytes: 7 << 20},
 		&ResyncEnd{LSN: 130},
