@@ -108,7 +108,8 @@ func (n *inode) crash(name string, keep Policy) *inode {
 	return left
 }
 
-// replay does to m what keep lets through of the change.
+// replay does to m what keep lets through of the change. What m holds already
+// is not asked about: lost or kept, it is there.
 func (c change) replay(m *image, name string, keep Policy) {
 	if c.truncate {
 		if keep(Unsynced{Kind: OpTruncate, Name: name, Number: c.number, Off: c.off}) {
@@ -116,11 +117,19 @@ func (c change) replay(m *image, name string, keep Policy) {
 		}
 		return
 	}
+	var kept, end int64 // the run of pieces that is to be written
 	c.each(func(from, to int64) {
-		if keep(Unsynced{Kind: OpWrite, Name: name, Number: c.number, Off: c.off + from}) {
-			m.write(c.data[from:to], c.off+from)
+		piece := c.data[from:to]
+		if m.holds(piece, c.off+from) || !keep(Unsynced{Kind: OpWrite, Name: name, Number: c.number, Off: c.off + from}) {
+			return
 		}
+		if from != end {
+			m.write(c.data[kept:end], c.off+kept)
+			kept = from
+		}
+		end = to
 	})
+	m.write(c.data[kept:end], c.off+kept)
 }
 
 // each calls f with the bounds of every sector's piece of the data.

@@ -31,9 +31,15 @@ func (o Op) matches(pattern Op) bool {
 	case AnyOp:
 		return true
 	case AnyChange:
-		return o != OpOpen && o != OpList && o != OpLock && o != OpRead && o != OpSize
+		return o.Changes()
 	}
 	return o == pattern
+}
+
+// Changes reports whether operations of this kind change something or make it
+// durable.
+func (o Op) Changes() bool {
+	return o != OpOpen && o != OpList && o != OpLock && o != OpRead && o != OpSize
 }
 
 // ErrPowerLost is what every operation answers after [FS.Crash].

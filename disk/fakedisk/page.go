@@ -1,6 +1,9 @@
 package fakedisk
 
-import "maps"
+import (
+	"bytes"
+	"maps"
+)
 
 const (
 	pageSize   = 4096
@@ -32,8 +35,22 @@ func (m *image) read(p []byte, off int64) {
 	}
 }
 
+// holds reports whether the file has p at off. p lies in one page.
+func (m *image) holds(p []byte, off int64) bool {
+	if off+int64(len(p)) > m.size {
+		return false
+	}
+	if pg := m.pages[off/pageSize]; pg != nil {
+		return bytes.Equal(pg[off%pageSize:][:len(p)], p)
+	}
+	return isZero(p)
+}
+
 // write stores p at off.
 func (m *image) write(p []byte, off int64) {
+	if len(p) == 0 {
+		return
+	}
 	m.size = max(m.size, off+int64(len(p)))
 	for len(p) > 0 {
 		at := off % pageSize

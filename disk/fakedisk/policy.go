@@ -13,7 +13,8 @@ type Unsynced struct {
 
 // A Policy decides whether a piece survives a power loss. It is asked in a fixed
 // order: names first, then files by name, each file's pieces in the order of
-// their writing.
+// their writing. It is not asked about pieces that make no difference, because
+// the file holds the same bytes without them.
 type Policy func(Unsynced) (keep bool)
 
 // LoseAll loses whatever was not synced.
@@ -38,4 +39,43 @@ func KeepSome(seed uint64) Policy {
 		}
 		return rng.IntN(2) == 0
 	}
+}
+
+// Choices takes every way out of a power loss in turn: Keep is the policy, and
+// Next goes on to another outcome until each combination of kept and lost
+// pieces has been had. The zero value begins with the outcome that loses all.
+//
+//	var c fakedisk.Choices
+//	for more := true; more; more = c.Next() {
+//		left := d.CrashClone(c.Keep)
+//		…
+//	}
+type Choices struct {
+	taken []bool // the answers, in the order of the questions
+	asked int    // of them, by now
+}
+
+// Keep is a Policy. What it is asked may depend on its earlier answers: a file
+// without a name is lost whole.
+func (c *Choices) Keep(Unsynced) bool {
+	if c.asked == len(c.taken) {
+		c.taken = append(c.taken, false)
+	}
+	c.asked++
+	return c.taken[c.asked-1]
+}
+
+// Next turns to another outcome and reports whether there is one. The disk must
+// not have changed since the first.
+func (c *Choices) Next() bool {
+	c.taken = c.taken[:c.asked] // the rest was not asked this time
+	c.asked = 0
+	for n := len(c.taken); n > 0; n-- {
+		if !c.taken[n-1] {
+			c.taken[n-1] = true
+			c.taken = c.taken[:n]
+			return true
+		}
+	}
+	return false
 }
