@@ -36,7 +36,12 @@ type Options struct {
 	// mends anything. Its error is Open's.
 	Accept func(State) error
 
-	anySize bool // tests make small journals
+	// AnySize accepts a journal of less than the least size, of four segments
+	// or more, for tests: one that is soon full, and quick to look at. No record
+	// may be longer than a segment, less 12 KiB.
+	AnySize bool
+
+	noAhead bool // tests that must repeat make each segment when it is needed
 }
 
 // A State is where a journal stands, as found by Open.
@@ -78,14 +83,14 @@ func (o *Options) ensureDefaults() error {
 	if o.Size == 0 {
 		o.Size = defaultSize
 	}
-	if o.Size < minSize && !o.anySize {
+	if o.Size < minSize && !o.AnySize {
 		return fmt.Errorf("journal of %d bytes: the least is %d", o.Size, minSize)
 	}
 	if o.SegmentSize == 0 {
 		o.SegmentSize = min(padded(o.Size/16), maxSegmentSize)
 	}
 	least := int64(minSegmentSize)
-	if o.anySize {
+	if o.AnySize {
 		least = 2 * firstBatch
 	}
 	if o.SegmentSize < least || o.SegmentSize%pageSize != 0 || o.SegmentSize > min(o.Size/4, maxSegmentSize) {

@@ -80,7 +80,7 @@ func load(dir disk.FS, o Options) (_ *Journal, err error) {
 	}
 	j := &Journal{dir: dir, files: len(all), id: newest.id, readers: map[*Reader]struct{}{}, sealed: true}
 	j.unshared.L = &j.mu
-	o.SegmentSize, o.Size, o.anySize = newest.size, newest.size*int64(newest.most), true
+	o.SegmentSize, o.Size, o.AnySize = newest.size, newest.size*int64(newest.most), true
 	if err := o.ensureDefaults(); err != nil {
 		return nil, fmt.Errorf("%w: segment %s: %w", ErrDamaged, newest.name, err)
 	}

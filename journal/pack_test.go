@@ -10,7 +10,7 @@ import (
 )
 
 // roomy takes more records than small does.
-var roomy = Options{Size: 64 * smallSegment, SegmentSize: smallSegment, anySize: true}
+var roomy = Options{Size: 64 * smallSegment, SegmentSize: smallSegment, AnySize: true}
 
 // batches lists where the batches of the journal in d lie, by segment.
 func batches(t *testing.T, d disk.FS) (all [][]BatchInfo) {

@@ -16,7 +16,7 @@ import (
 
 // small is a journal of eight segments of 64 KiB, so that a short test rolls
 // and recycles.
-var small = Options{Size: 8 * smallSegment, SegmentSize: smallSegment, anySize: true}
+var small = Options{Size: 8 * smallSegment, SegmentSize: smallSegment, AnySize: true}
 
 const smallSegment = 64 << 10
 
@@ -40,19 +40,35 @@ func ok(t testing.TB, err error) {
 	}
 }
 
-// payload is the content of a record, from its identity.
+// payload is the content of a record, from its identity: a sector of what
+// testdata/format1.hex has, and cheaper bytes behind it.
 func payload(lsn LSN, gen uint64, n int) []byte {
 	rng := rand.New(rand.NewPCG(uint64(lsn), gen))
-	p := make([]byte, n)
-	for i := range p {
+	p := make([]byte, (n+7)&^7)
+	for i := range min(n, 512) {
 		p[i] = byte(rng.Uint32())
 	}
-	return p
+	x := rng.Uint64() | 1
+	for i := 512; i < len(p); i += 8 {
+		x ^= x << 13 // xorshift
+		x ^= x >> 7
+		x ^= x << 17
+		le.PutUint64(p[i:], x)
+	}
+	return p[:n]
 }
+
+// shortRecords is the first generation whose records, with their headers, have
+// less than a sector.
+const shortRecords = 1 << 20
 
 // size of the payload of a record: some have none.
 func sizeOf(lsn LSN, gen uint64) int {
-	return []int{512, 0, 4096, 100, 9000, 512, 3952, 1}[(uint64(lsn)*7+gen)%8]
+	k := (uint64(lsn)*7 + gen) % 8
+	if gen >= shortRecords {
+		return []int{100, 0, 1, 300, 48, 0, 200, 8}[k]
+	}
+	return []int{512, 0, 4096, 100, 9000, 512, 3952, 1}[k]
 }
 
 // record makes the record that the test has at lsn in generation gen.

@@ -61,7 +61,7 @@ type made struct {
 func (j *Journal) makeAhead() {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	if j.making != nil || len(j.free) > 0 || j.files >= int(j.opts.segments()) || j.tail().tail < j.opts.SegmentSize/2 {
+	if j.opts.noAhead || j.making != nil || len(j.free) > 0 || j.files >= int(j.opts.segments()) || j.tail().tail < j.opts.SegmentSize/2 {
 		return
 	}
 	number, h, done := j.files+1, j.freeHeader(), make(chan made, 1)

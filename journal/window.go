@@ -35,7 +35,7 @@ func (w *window) at(off int64, n int) ([]byte, error) {
 
 func (w *window) fill(off int64, n int) error {
 	if n > cap(w.buf) {
-		w.buf = make([]byte, n)
+		w.buf = make([]byte, min(int64(n), w.size))
 	}
 	w.p = nil
 	p := w.buf[:min(int64(n), w.size-off)]
