@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"syscall"
 	"testing"
 
+	"github.com/lockstep-storage/lockstep/disk/crashtest"
 	"github.com/lockstep-storage/lockstep/disk/fakedisk"
 )
 
@@ -17,82 +19,80 @@ type promise struct {
 	bits *Blocks
 }
 
-// An ordeal runs a bitmap through a random script and looks, at every write and
-// every sync, at what a crash would leave.
+// An ordeal runs a bitmap through a random script and knows what a crash must
+// leave.
 type ordeal struct {
-	t   *testing.T
 	dir *fakedisk.FS
 	rng *rand.Rand
 	m   *Map
 	// allowed are the promises of which one holds after a crash now: the one of
 	// the last Flush or Reset that returned, and that of the one that runs.
 	allowed []promise
-	crashes int
+	changes uint64 // of allowed
+	lsn     uint64
 }
 
 const ordealSize = 2*PageBytes + 50*BlockSize
 
-func newOrdeal(t *testing.T, rng *rand.Rand) *ordeal {
-	o := &ordeal{t: t, dir: fakedisk.New(rng.Uint64()), rng: rng}
+func newOrdeal(rng *rand.Rand) (*ordeal, error) {
+	o := &ordeal{dir: fakedisk.New(rng.Uint64()), rng: rng}
 	m, err := Create(o.dir, name, ordealSize, Base{})
-	must(t, err)
 	o.m = m
 	o.allowed = []promise{{Base{}, NewBlocks(ordealSize)}}
-	o.dir.OnOp(func(op fakedisk.Op, _ string) error {
-		if op == fakedisk.OpWrite || op == fakedisk.OpDatasync {
-			o.crash()
-		}
-		return nil
-	})
-	return o
+	return o, err
 }
 
-// crash checks what a power loss would leave now, in several ways.
-func (o *ordeal) crash() {
-	for _, keep := range []fakedisk.Policy{
-		fakedisk.LoseAll, fakedisk.KeepAll, fakedisk.KeepSome(o.rng.Uint64()), fakedisk.KeepSome(o.rng.Uint64()),
-	} {
-		o.crashes++
-		left := o.dir.CrashClone(keep)
-		if err := o.check(left); err != nil {
-			o.t.Fatalf("after a crash: %v", err)
-		}
-		if err := o.check(left); err != nil {
-			o.t.Fatalf("after a crash, opened twice: %v", err)
-		}
-	}
-	o.kill()
-}
-
-// kill checks that what a process finds that is started again after a kill, and
-// flushes, no later power loss takes away: not even where a sync had failed.
-func (o *ordeal) kill() {
-	restarted := o.dir.KillClone()
-	found, err := Open(restarted, name, ordealSize)
-	must(o.t, err)
-	must(o.t, found.Flush())
-	for _, keep := range []fakedisk.Policy{fakedisk.LoseAll, fakedisk.KeepSome(o.rng.Uint64())} {
-		m, err := Open(restarted.CrashClone(keep), name, ordealSize)
-		must(o.t, err)
-		if m.Base() != found.Base() || !contains(m.Blocks, found.Blocks) {
-			o.t.Fatalf("after a kill base %v and %d bytes, after a power loss then base %v and %d bytes",
-				found.Base(), found.Count(), m.Base(), m.Count())
-		}
+// workload is so many steps of the ordeal, ready to be crashed.
+func (o *ordeal) workload(steps int) *crashtest.Workload {
+	return &crashtest.Workload{
+		Disk: o.dir,
+		Do: func() error {
+			for range steps {
+				if err := o.step(); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+		Promised: func() uint64 { return o.changes },
+		Check:    o.found,
+		Close:    func() { o.m.Close() },
 	}
 }
 
-func (o *ordeal) check(dir *fakedisk.FS) error {
-	m, err := Open(dir, name, ordealSize)
+// found judges what a crash left: one of the promises is kept, again by a second
+// start, and what a start finds and flushes no later power loss takes away: not
+// even where a sync had failed.
+func (o *ordeal) found(left *fakedisk.FS, killed bool) error {
+	m, err := Open(left, name, ordealSize)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	for _, p := range o.allowed {
-		if m.Base() == p.base && contains(m.Blocks, p.bits) {
-			return nil
+	if !o.keeps(m) {
+		return fmt.Errorf("base %v with %d bytes set keeps none of %d promises", m.Base(), m.Count(), len(o.allowed))
+	}
+	if killed {
+		if err := m.Flush(); err != nil {
+			return err
 		}
 	}
-	return fmt.Errorf("base %v with %d bytes set keeps none of %d promises", m.Base(), m.Count(), len(o.allowed))
+	for _, keep := range []fakedisk.Policy{fakedisk.LoseAll, fakedisk.KeepSome(o.changes)} {
+		again, err := Open(left.CrashClone(keep), name, ordealSize)
+		if err != nil {
+			return fmt.Errorf("opened twice: %w", err)
+		}
+		defer again.Close()
+		if again.Base() != m.Base() || !contains(again.Blocks, m.Blocks) {
+			return fmt.Errorf("base %v and %d bytes, then, after a power loss, base %v and %d bytes",
+				m.Base(), m.Count(), again.Base(), again.Count())
+		}
+	}
+	return nil
+}
+
+func (o *ordeal) keeps(m *Map) bool {
+	return slices.ContainsFunc(o.allowed, func(p promise) bool { return m.Base() == p.base && contains(m.Blocks, p.bits) })
 }
 
 func contains(b, part *Blocks) bool {
@@ -107,6 +107,7 @@ func (o *ordeal) set(off, n int64, dirty bool) {
 		return
 	}
 	o.m.Clear(off, n)
+	o.changes++
 	for _, p := range o.allowed { // what is cleared is promised no more
 		p.bits.Clear(off, n)
 	}
@@ -116,15 +117,18 @@ func (o *ordeal) set(off, n int64, dirty bool) {
 // new one holds; then the new one.
 func (o *ordeal) during(next promise, run func() error) error {
 	o.allowed = append(o.allowed, next)
+	o.changes++
 	err := run()
 	if err == nil {
 		o.allowed = o.allowed[len(o.allowed)-1:]
+		o.changes++
 	}
 	return err
 }
 
-func (o *ordeal) step(lsn uint64) error {
+func (o *ordeal) step() error {
 	m, r := o.m, o.rng
+	o.lsn++
 	off := r.Int64N(ordealSize)
 	n := min(ordealSize-off, r.Int64N(40*BlockSize))
 	switch r.IntN(10) {
@@ -133,7 +137,7 @@ func (o *ordeal) step(lsn uint64) error {
 	case 3:
 		o.set(off, n, false)
 	case 4:
-		m.SetBase(Base{LSN: lsn})
+		m.SetBase(Base{LSN: o.lsn})
 	case 5:
 		if r.IntN(3) == 0 {
 			m.SetAll()
@@ -146,40 +150,75 @@ func (o *ordeal) step(lsn uint64) error {
 		if err := o.during(promise{m.Base(), m.Snapshot()}, m.Flush); err != nil {
 			return err
 		}
-		o.mustBeExact()
+		return o.isExact()
 	case 9:
-		base := Base{LSN: lsn}
+		base := Base{LSN: o.lsn}
 		return o.during(promise{base, NewBlocks(ordealSize)}, func() error { return m.Reset(base) })
 	}
 	return nil
 }
 
-// mustBeExact: after a Flush nothing is lost and nothing is exaggerated.
-func (o *ordeal) mustBeExact() {
+// isExact: after a Flush nothing is lost and nothing is exaggerated.
+func (o *ordeal) isExact() error {
 	m, err := Open(o.dir.CrashClone(fakedisk.LoseAll), name, ordealSize)
-	must(o.t, err)
+	if err != nil {
+		return err
+	}
 	defer m.Close()
 	if m.Base() != o.m.Base() || m.Count() != o.m.Count() || !contains(m.Blocks, o.m.Blocks) || m.Damaged() != nil {
-		o.t.Fatalf("after Flush: base %v, %d bytes, damaged %v; in memory base %v, %d bytes",
+		return fmt.Errorf("after Flush: base %v, %d bytes, damaged %v; in memory base %v, %d bytes",
 			m.Base(), m.Count(), m.Damaged(), o.m.Base(), o.m.Count())
 	}
+	return nil
 }
 
 // Invariant 5, retention or bitmap: whatever is lost in a crash, the bits are
 // never less than their base says.
-func TestRetentionOrBitmapAcrossCrashes(t *testing.T) {
-	rng := newRand(t)
-	crashes := 0
-	for range 12 {
-		o := newOrdeal(t, rng)
-		for lsn := range uint64(60) {
-			must(t, o.step(lsn+1))
+func TestRetentionOrBitmapCrashStates(t *testing.T) {
+	crashtest.Run(t, crashtest.Options{States: crashtest.Share(t, 0.1)}, func(rng *rand.Rand) (*crashtest.Workload, error) {
+		o, err := newOrdeal(rng)
+		if err != nil {
+			return nil, err
 		}
-		crashes += o.crashes
-	}
-	if crashes < 1000 {
-		t.Errorf("only %d crashes: the script does too little", crashes)
-	}
+		return o.workload(60), nil
+	})
+}
+
+// The same, with every combination of sectors lost and kept: at most the pages
+// of one Flush are unsynced, of which a few words are set.
+func TestRetentionOrBitmapCrashStatesExhaustive(t *testing.T) {
+	crashtest.Run(t, crashtest.Options{States: 60, Exhaustive: true}, func(rng *rand.Rand) (*crashtest.Workload, error) {
+		o, err := newOrdeal(rng)
+		if err != nil {
+			return nil, err
+		}
+		w := o.workload(0)
+		flush := func() error { return o.during(promise{o.m.Base(), o.m.Snapshot()}, o.m.Flush) }
+		w.Do = func() error {
+			for lsn := uint64(1); lsn < 4; lsn++ {
+				for page := range int64(3) { // bits in several sectors of each page
+					for sector := range int64(2) {
+						off := page*PageBytes + (40+8*sector*512+int64(lsn))*BlockSize
+						o.set(min(off, ordealSize-BlockSize), BlockSize, true)
+					}
+				}
+				o.m.SetBase(Base{LSN: lsn})
+				if err := flush(); err != nil {
+					return err
+				}
+				o.set(int64(lsn)*BlockSize, PageBytes, false)
+				if err := flush(); err != nil {
+					return err
+				}
+				base := Base{LSN: lsn + 100}
+				if err := o.during(promise{base, NewBlocks(ordealSize)}, func() error { return o.m.Reset(base) }); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+		return w, nil
+	})
 }
 
 // Invariant 9, a failed fsync is final: the k-th write or sync fails, for every
@@ -188,12 +227,11 @@ func TestFailedFsyncIsFinal(t *testing.T) {
 	rng := newRand(t)
 	script := rng.Uint64()
 	for k := 0; ; k++ {
-		o := newOrdeal(t, rand.New(rand.NewPCG(script, 0)))
-		o.dir.OnOp(nil)
+		o, err := newOrdeal(rand.New(rand.NewPCG(script, 0)))
+		must(t, err)
 		o.dir.Fail(fakedisk.AnyChange, k, syscall.EIO)
-		var err error
-		for lsn := uint64(1); err == nil && lsn <= 40; lsn++ {
-			err = o.step(lsn)
+		for step := 0; err == nil && step < 40; step++ {
+			err = o.step()
 		}
 		if err == nil {
 			if k < 10 {
@@ -211,7 +249,12 @@ func TestFailedFsyncIsFinal(t *testing.T) {
 		if o.m.Count() != inMemory.Count() {
 			t.Fatalf("Reset of a bitmap that has failed changed it")
 		}
-		o.crash()
+		for _, keep := range []fakedisk.Policy{
+			fakedisk.LoseAll, fakedisk.KeepAll, fakedisk.KeepSome(rng.Uint64()), fakedisk.KeepSome(rng.Uint64()),
+		} {
+			must(t, o.found(o.dir.CrashClone(keep), false))
+		}
+		must(t, o.found(o.dir.KillClone(), true))
 		must(t, o.m.Close())
 		if err := o.m.Flush(); !errors.Is(err, ErrClosed) {
 			t.Fatalf("Flush after Close: %v", err)

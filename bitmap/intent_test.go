@@ -2,14 +2,17 @@ package bitmap
 
 import (
 	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"syscall"
 	"testing"
 
+	"github.com/lockstep-storage/lockstep/disk/crashtest"
 	"github.com/lockstep-storage/lockstep/disk/fakedisk"
 	"pgregory.net/rapid"
 )
@@ -105,61 +108,78 @@ func TestIntentModel(t *testing.T) {
 
 // Invariant 1, WAL rule: a region that Need does not claim is marked after any
 // crash, whatever is being flushed or cleared.
-func TestWALRuleAcrossCrashes(t *testing.T) {
-	rng := newRand(t)
-	dir, in := newTestIntent(t)
-	crashes := 0
-	check := func() {
-		for _, keep := range []fakedisk.Policy{
-			fakedisk.LoseAll, fakedisk.KeepAll, fakedisk.KeepSome(rng.Uint64()), fakedisk.KeepSome(rng.Uint64()),
-		} {
-			crashes++
-			left, err := OpenIntent(dir.CrashClone(keep), name, intentSize, regionSize)
-			must(t, err)
-			for w := range in.settled {
-				if settled := in.settled[w].Load(); settled&^left.marked[w] != 0 {
-					t.Fatalf("regions from %d on: settled %x, after a crash %x", w*64, settled, left.marked[w])
+func TestWALRuleCrashStates(t *testing.T) {
+	crashtest.Run(t, crashtest.Options{States: crashtest.Share(t, 0.1)}, func(rng *rand.Rand) (*crashtest.Workload, error) {
+		dir := fakedisk.New(rng.Uint64())
+		in, err := CreateIntent(dir, name, intentSize, regionSize)
+		if err != nil {
+			return nil, err
+		}
+		clear := func(odds int) {
+			if rng.IntN(odds) == 0 {
+				in.ClearExcept(func(int) bool { return rng.IntN(2) == 0 })
+			}
+		}
+		return &crashtest.Workload{
+			Disk: dir,
+			Do: func() error {
+				for range 60 {
+					in.Mark(rng.Int64N(intentSize), rng.Int64N(100*regionSize))
+					clear(3)
+					if rng.IntN(2) == 0 {
+						if err := in.Flush(); err != nil {
+							return err
+						}
+					}
 				}
-			}
-		}
-	}
-	killed := func() { // what is settled after a restart, no power loss takes away
-		restarted := dir.KillClone()
-		found, err := OpenIntent(restarted, name, intentSize, regionSize)
-		must(t, err)
-		must(t, found.Flush())
-		left, err := OpenIntent(restarted.CrashClone(fakedisk.LoseAll), name, intentSize, regionSize)
-		must(t, err)
-		for w := range found.settled {
-			if settled := found.settled[w].Load(); settled&^left.marked[w] != 0 {
-				t.Fatalf("regions from %d on: settled after a kill %x, after a power loss then %x", w*64, settled, left.marked[w])
-			}
-		}
-	}
-	dir.OnOp(func(op fakedisk.Op, _ string) error {
-		check()
-		killed()
-		if rng.IntN(2) == 0 { // in the middle of a flush
-			in.Mark(rng.Int64N(intentSize), regionSize)
-		}
-		if rng.IntN(4) == 0 {
-			in.ClearExcept(func(int) bool { return rng.IntN(2) == 0 })
-		}
-		return nil
+				return nil
+			},
+			Meanwhile: func() {
+				if rng.IntN(2) == 0 {
+					in.Mark(rng.Int64N(intentSize), regionSize)
+				}
+				clear(4)
+			},
+			Promised: func() (sum uint64) {
+				for w := range in.settled {
+					sum = sum*31 + in.settled[w].Load()
+				}
+				return sum
+			},
+			Check: func(left *fakedisk.FS, killed bool) error {
+				found, err := OpenIntent(left, name, intentSize, regionSize)
+				if err != nil {
+					return err
+				}
+				defer found.Close()
+				if err := settledIn(in, found); err != nil {
+					return err
+				}
+				if err := found.Flush(); err != nil {
+					return err
+				}
+				// What is settled after a restart, no power loss takes away.
+				again, err := OpenIntent(left.CrashClone(fakedisk.LoseAll), name, intentSize, regionSize)
+				if err != nil {
+					return err
+				}
+				defer again.Close()
+				return settledIn(found, again)
+			},
+			Close: func() { in.Close() },
+		}, nil
 	})
-	for range 150 {
-		in.Mark(rng.Int64N(intentSize), rng.Int64N(100*regionSize))
-		if rng.IntN(3) == 0 {
-			in.ClearExcept(func(int) bool { return rng.IntN(2) == 0 })
-		}
-		if rng.IntN(2) == 0 {
-			must(t, in.Flush())
-			check()
+}
+
+// settledIn says which region is settled in one bitmap and not marked in the
+// other, which a crash left of it.
+func settledIn(in, left *Intent) error {
+	for w := range in.settled {
+		if settled := in.settled[w].Load(); settled&^left.marked[w] != 0 {
+			return fmt.Errorf("regions from %d on: settled %x, after a crash %x", w*64, settled, left.marked[w])
 		}
 	}
-	if crashes < 500 {
-		t.Errorf("only %d crashes", crashes)
-	}
+	return nil
 }
 
 func TestIntentFailsForGood(t *testing.T) {

@@ -46,6 +46,9 @@ func (e *explorer) explore() error {
 		if e.err != nil {
 			return errStop
 		}
+		if w.Meanwhile != nil {
+			w.Meanwhile()
+		}
 		return nil
 	})
 	err = w.Do()

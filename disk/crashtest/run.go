@@ -24,6 +24,10 @@ type Workload struct {
 	// Check says what is wrong with what a crash at this moment left. A kill
 	// loses nothing that was written, and makes nothing durable.
 	Check func(left *fakedisk.FS, killed bool) error
+	// Meanwhile, if not nil, is what others do while an operation of the disk is
+	// under way: it is called before each one that changes it, once what a crash
+	// leaves was looked at. It does not use the disk.
+	Meanwhile func()
 	// Close, if not nil, ends what Do left open.
 	Close func()
 }
