@@ -87,6 +87,11 @@ func OpenSuperblock(dir disk.FS) (*SuperblockFile, Superblock, error) {
 	if err != nil {
 		return nil, Superblock{}, fmt.Errorf("opening the superblock in %v: %w", dir, err)
 	}
+	// Should the process that created it have been killed before it did so: what
+	// is found may be built on, and must not be gone after a power loss.
+	if err := dir.SyncDir(); err != nil {
+		return nil, Superblock{}, errors.Join(fmt.Errorf("syncing the superblock's name in %v: %w", dir, err), f.Close())
+	}
 	sb, slot, err := readSlots(f)
 	if err != nil {
 		err = fmt.Errorf("%w: file %s in %v: %w", ErrSuperblock, superblockName, dir, err)

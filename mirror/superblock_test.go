@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/lockstep-storage/lockstep/disk"
+	"github.com/lockstep-storage/lockstep/disk/crashtest"
 	"github.com/lockstep-storage/lockstep/disk/fakedisk"
 	"github.com/lockstep-storage/lockstep/journal"
 )
@@ -77,55 +79,82 @@ func TestSuperblockKeepsEverything(t *testing.T) {
 	}
 }
 
-// TestSuperblockCommitsFirst is invariant 10: power is lost at every operation of
-// a creation and three commits, with any subset of the unsynced sectors kept.
-// What is read afterwards is the last commit that returned, or the one under way.
-func TestSuperblockCommitsFirst(t *testing.T) {
-	rng := seeded(t)
+// TestSuperblockCommitsFirstCrashStates is invariant 10: power is lost at every
+// operation of a creation and some commits. What is read afterwards is the last
+// commit that returned, or the one under way, and it can be committed to again.
+func TestSuperblockCommitsFirstCrashStates(t *testing.T) {
+	crashtest.Run(t, crashtest.Options{States: crashtest.Share(t, 0.1)}, func(rng *rand.Rand) (*crashtest.Workload, error) {
+		return superblockLife(rng, fakedisk.New(rng.Uint64()), false), nil
+	})
+}
+
+// TestSuperblockCommitsFirstCrashStatesExhaustive has every combination of
+// sectors lost and kept, after the creation.
+func TestSuperblockCommitsFirstCrashStatesExhaustive(t *testing.T) {
+	crashtest.Run(t, crashtest.Options{States: 60, Exhaustive: true}, func(rng *rand.Rand) (*crashtest.Workload, error) {
+		dir, sample := fakedisk.New(rng.Uint64()), sampleSuperblock()
+		sample.LossCounter = 0
+		return superblockLife(rng, dir, true), CreateSuperblock(dir, sample)
+	})
+}
+
+// superblockLife creates a superblock, unless it is there, and commits to it.
+// The loss counter numbers the commits.
+func superblockLife(rng *rand.Rand, dir *fakedisk.FS, created bool) *crashtest.Workload {
 	sample := sampleSuperblock()
-	// run works on dir until the power fails and says what was committed.
-	run := func(dir *fakedisk.FS) (created bool, loss uint64) {
-		sb := sample
-		sb.LossCounter = 0
-		if CreateSuperblock(dir, sb) != nil {
-			return false, 0
-		}
-		f, sb, err := OpenSuperblock(dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for sb.LossCounter = 1; sb.LossCounter <= 3; sb.LossCounter++ {
-			if f.Commit(&sb) != nil {
-				break
+	sample.LossCounter = 0
+	committed := uint64(0)
+	return &crashtest.Workload{
+		Disk: dir,
+		Do: func() error {
+			if !created {
+				if err := CreateSuperblock(dir, sample); err != nil {
+					return err
+				}
+				created = true
 			}
-		}
-		return true, sb.LossCounter - 1
-	}
-	clean := fakedisk.New(1)
-	run(clean)
-	for failAt := range clean.Count(fakedisk.AnyChange) {
-		for try := range 40 {
-			dir := fakedisk.New(rng.Uint64())
-			dir.FailFrom(fakedisk.AnyChange, failAt, errPower)
-			created, last := run(dir)
-			keep := fakedisk.KeepSome(rng.Uint64())
-			switch try {
-			case 0:
-				keep = fakedisk.KeepAll
-			case 1:
-				keep = fakedisk.LoseAll
+			f, sb, err := OpenSuperblock(dir)
+			if err != nil {
+				return err
 			}
-			after := dir.CrashClone(keep)
-			_, got, err := OpenSuperblock(after)
-			switch {
-			case errors.Is(err, fs.ErrNotExist) && !created:
-				mustCreate(t, after, sample) // a half-made one is not in the way
-			case err != nil:
-				t.Fatalf("power lost at operation %d: %v", failAt, err)
-			case got.LossCounter != last && got.LossCounter != last+1:
-				t.Fatalf("power lost at operation %d: commit %d returned, commit %d was read", failAt, last, got.LossCounter)
+			defer f.Close()
+			for sb.LossCounter = 1; sb.LossCounter <= 6; sb.LossCounter++ {
+				// Long ones have several sectors to be torn at.
+				sb.BootID = strings.Repeat("b", rng.IntN(maxName))
+				sb.History = longHistory(25 + rng.IntN(20))
+				if err := f.Commit(&sb); err != nil {
+					return err
+				}
+				committed = sb.LossCounter
 			}
-		}
+			return nil
+		},
+		Promised: func() uint64 { return committed },
+		Check: func(left *fakedisk.FS, _ bool) error {
+			f, sb, err := OpenSuperblock(left)
+			if errors.Is(err, fs.ErrNotExist) && !created {
+				return CreateSuperblock(left, sample) // a half-made one is not in the way
+			}
+			if err != nil {
+				return err
+			}
+			defer f.Close()
+			if sb.LossCounter != committed && sb.LossCounter != committed+1 {
+				return fmt.Errorf("commit %d returned, commit %d was read", committed, sb.LossCounter)
+			}
+			sb.LossCounter = 1000
+			if err := f.Commit(&sb); err != nil {
+				return err
+			}
+			again, sb, err := OpenSuperblock(left.CrashClone(fakedisk.LoseAll))
+			if err != nil {
+				return err
+			}
+			if sb.LossCounter != 1000 {
+				return fmt.Errorf("what was committed after the crash is lost, %d is read", sb.LossCounter)
+			}
+			return again.Close()
+		},
 	}
 }
 
