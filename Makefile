@@ -4,7 +4,7 @@
 #   SEED=42        of the random tests (default: drawn, and printed)
 #   FUZZTIME=30s   for each fuzz target
 #   ROUNDS=50      of the crash test
-#   STATES=1000    power cuts of the volume's crash test
+#   STATES=150000  crash states that the crash tests check
 #   RUN=Regexp     only the tests whose name matches
 #   SECS=5 RUNS=3  length in seconds, and number, of benchmark runs
 #
@@ -16,7 +16,7 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 FUZZTIME ?= 30s
 ROUNDS   ?= 50
 RUN      ?= .
-STATES   ?= 1000
+STATES   ?= 150000
 SECS     ?= 5
 RUNS     ?= 3
 export FUZZTIME SECS RUNS
@@ -54,8 +54,8 @@ unit: ## the fast tests: no daemon is started
 race: ## all Go tests under the race detector, a few crash rounds included
 	$(GO) test -race -timeout 600s -run '$(RUN)' ./...
 
-crash: ## power cut at every disk operation of a workload; STATES=1000, SEED=
-	LOCKSTEP_CRASH_STATES=$(STATES) $(GO) test -count=1 -timeout 0 -run 'Crash' ./journal ./bitmap ./mirror
+crash: ## crash states of journal, bitmaps, superblock, volume; STATES=150000, SEED=
+	@scripts/crash $(STATES)
 
 fuzz: ## every fuzz target; FUZZTIME=30s each, RUN=Regexp for some
 	@scripts/fuzz '$(RUN)'

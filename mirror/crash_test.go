@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"math/rand/v2"
-	"os"
 	"slices"
 	"strconv"
 	"sync"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/disk"
+	"github.com/lockstep-storage/lockstep/disk/crashtest"
 	"github.com/lockstep-storage/lockstep/disk/fakedisk"
 )
 
@@ -123,7 +123,8 @@ type crasher struct {
 	left []remains
 }
 
-// TestP1P2SingleCopyCrash: whatever a power loss, or a kill of the process, at
+// TestP1P2SingleCopyCrash is TestP1P2CrashStates with all of the volume's own
+// goroutines, and with writes of several records: whatever a power loss, or a kill of the process, at
 // whatever operation of the disk leaves, the volume comes back as after exactly
 // the first k changes, in the order of their submission; k is no less than what
 // was flushed (after a kill: acknowledged).
@@ -132,12 +133,8 @@ func TestP1P2SingleCopyCrash(t *testing.T) {
 	if underRace {
 		states = 30
 	}
-	if v := os.Getenv("LOCKSTEP_CRASH_STATES"); v != "" {
-		var err error
-		if states, err = strconv.Atoi(v); err != nil {
-			t.Fatalf("LOCKSTEP_CRASH_STATES=%q: %v", v, err)
-		}
-	}
+	// One costs as much as twenty of TestP1P2CrashStates.
+	states = max(states, crashtest.Share(t, 0.003))
 	c := &crasher{t: t, rng: seed(t)}
 	c.run(states)
 }

@@ -11,7 +11,8 @@
 //     what came before it lost or kept, and samples by seed;
 //   - what a kill of the process leaves.
 //
-// A crash state is counted once: if neither the disk nor what was promised has
+// All moments of a workload are looked at when 20000 states or more are asked
+// for, every n-th else. A crash state is counted once: if neither the disk nor what was promised has
 // changed since, the same state is not checked again. When all of a workload is
 // through, another one follows, until as many states were checked as were asked
 // for. Fewer is a failure.

@@ -75,7 +75,7 @@ func (e *explorer) crashes() {
 	if e.lastOp == fakedisk.OpDatasync || e.lastOp == fakedisk.OpSyncDir {
 		e.syncs++
 	}
-	if e.only && e.moment != e.onlyMoment {
+	if e.only && e.moment != e.onlyMoment || !e.only && (e.moment+e.script)%e.stride != 0 {
 		return
 	}
 	e.moments.Add(1)

@@ -48,10 +48,6 @@ const (
 	MostWays = 1 << 16
 )
 
-// allStates is how many states all who use this package check together unless
-// LOCKSTEP_CRASH_STATES says otherwise.
-const allStates = 5000
-
 // Share is how many states a test is to check that does a part of all.
 func Share(t testing.TB, part float64) int {
 	t.Helper()
@@ -70,7 +66,8 @@ func Share(t testing.TB, part float64) int {
 // several goroutines at once and share nothing.
 func Run(t *testing.T, o Options, begin func(rng *rand.Rand) (*Workload, error)) {
 	t.Helper()
-	r := &run{Options: o, name: t.Name(), seed: seedOf(t), begin: begin}
+	r := newRun(o, seedOf(t), begin)
+	r.name = t.Name()
 	if at := os.Getenv("LOCKSTEP_CRASH"); at != "" {
 		r.only(t, at)
 		return
@@ -99,8 +96,20 @@ type run struct {
 	seed  uint64
 	begin func(rng *rand.Rand) (*Workload, error)
 
+	// Of so many moments one is looked at, so that few states still are of all
+	// parts of a workload.
+	stride int64
+
 	scripts, moments, checked atomic.Int64
 	failed                    atomic.Bool
+}
+
+func newRun(o Options, seed uint64, begin func(rng *rand.Rand) (*Workload, error)) *run {
+	r := &run{Options: o, seed: seed, begin: begin, stride: 1}
+	if !o.Exhaustive {
+		r.stride = max(1, 20000/int64(o.States))
+	}
+	return r
 }
 
 // work runs workloads until enough was checked.

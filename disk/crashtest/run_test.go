@@ -82,7 +82,7 @@ func TestRunExhaustive(t *testing.T) {
 // What the failure says repeats it.
 func TestFindsAMistake(t *testing.T) {
 	for _, exhaustive := range []bool{false, true} {
-		r := &run{Options: Options{States: 3000, Exhaustive: exhaustive}, seed: 7, begin: toy(true)}
+		r := newRun(Options{States: 3000, Exhaustive: exhaustive}, 7, toy(true))
 		err := r.work()
 		if err == nil || !strings.Contains(err.Error(), "record ") {
 			t.Fatalf("a record that is promised too early is not found: %v", err)
@@ -91,7 +91,7 @@ func TestFindsAMistake(t *testing.T) {
 		if said == nil {
 			t.Fatalf("the failure does not say how to repeat it: %v", err)
 		}
-		again := &run{Options: r.Options, seed: 7, begin: toy(true)}
+		again := newRun(r.Options, 7, toy(true))
 		e := &explorer{run: again, only: true}
 		if _, err := fmt.Sscan(strings.Join(said[1:], " "), &e.script, &e.onlyMoment, &e.onlyWay); err != nil {
 			t.Fatal(err)
@@ -130,7 +130,7 @@ func TestStatesAreDistinct(t *testing.T) {
 		}
 		return w, nil
 	}
-	r := &run{Options: Options{States: 1, Exhaustive: true}, seed: 1, begin: begin}
+	r := newRun(Options{States: 1, Exhaustive: true}, 1, begin)
 	if err := r.work(); err != nil {
 		t.Fatal(err)
 	}
