@@ -3,7 +3,8 @@
 # Knobs, given as variables:
 #   SEED=42        of the random tests (default: drawn, and printed)
 #   FUZZTIME=30s   for each fuzz target
-#   ROUNDS=50      of the crash test
+#   ROUNDS=50      of the tests that kill daemons
+#   CUTS=8         power cuts of a guest, on each file system
 #   STATES=150000  crash states that the crash tests check
 #   RUN=Regexp     only the tests whose name matches
 #   SECS=5 RUNS=3  length in seconds, and number, of benchmark runs
@@ -15,6 +16,7 @@ GO       ?= go
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 FUZZTIME ?= 30s
 ROUNDS   ?= 50
+CUTS     ?= 8
 RUN      ?= .
 STATES   ?= 150000
 SECS     ?= 5
@@ -28,7 +30,7 @@ endif
 export CGO_ENABLED := 0
 race: export CGO_ENABLED := 1
 
-.PHONY: help build test lint unit race crash fuzz integration lab demo bench bench-storage cover vuln clean tools
+.PHONY: help build test lint unit race crash kill fuzz integration lab demo bench bench-storage cover vuln clean tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,14 +59,17 @@ race: ## all Go tests under the race detector, a few crash rounds included
 crash: ## crash states of journal, bitmaps, superblock, volume; STATES=150000, SEED=
 	@scripts/crash $(STATES)
 
+kill: ## kill -9 of real daemons under load, a pair and one alone; ROUNDS=50, SEED=
+	LOCKSTEP_ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 0 -v -run Killed ./integration/crash
+
 fuzz: ## every fuzz target; FUZZTIME=30s each, RUN=Regexp for some
 	@scripts/fuzz '$(RUN)'
 
 integration: ## real processes and clients: crashes, network cuts; ROUNDS=50, SEED=
 	LOCKSTEP_REQUIRE_TOOLS=1 LOCKSTEP_ROUNDS=$(ROUNDS) $(GO) test -count=1 -p 1 -timeout 900s -v -run '$(RUN)' ./integration/... ./benchmarks/...
 
-lab: ## the Linux kernel's own NBD client, in a guest (downloads 60 MB once)
-	LOCKSTEP_REQUIRE_TOOLS=1 LOCKSTEP_LAB=1 $(GO) test -count=1 -timeout 600s -v -run '$(RUN)' ./integration/kernel
+lab: ## in a guest: the kernel's own NBD client, power cuts (downloads 110 MB once); CUTS=8
+	LOCKSTEP_REQUIRE_TOOLS=1 LOCKSTEP_LAB=1 LOCKSTEP_CUTS=$(CUTS) $(GO) test -count=1 -p 1 -timeout 1200s -v -run '$(RUN)' ./integration/kernel ./integration/powercut
 
 demo: build ## kill a node in mid-write and see that nothing was lost (30 s)
 	@scripts/install-tools demo || true

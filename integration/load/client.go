@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"time"
 )
 
 // ErrLost: the connection ended before the answer came. Whether the request
@@ -86,6 +87,24 @@ func Dial(ctx context.Context, addr, export string) (*Client, error) {
 	}
 	go c.receive(r)
 	return c, nil
+}
+
+// DialServing is Dial until the export takes a client or ctx ends: a daemon that
+// has just started refuses one at first.
+func DialServing(ctx context.Context, addr, export string) (*Client, error) {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		c, err := Dial(ctx, addr, export)
+		if err == nil {
+			return c, nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("waiting for export %q: %w, the last time: %w", export, context.Cause(ctx), err)
+		}
+	}
 }
 
 func (c *Client) handshake(r io.Reader, export string) error {
