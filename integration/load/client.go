@@ -92,17 +92,21 @@ func Dial(ctx context.Context, addr, export string) (*Client, error) {
 // DialServing is Dial until the export takes a client or ctx ends: a daemon that
 // has just started refuses one at first.
 func DialServing(ctx context.Context, addr, export string) (*Client, error) {
-	tick := time.NewTicker(10 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	var refusal error
 	for {
 		c, err := Dial(ctx, addr, export)
 		if err == nil {
 			return c, nil
 		}
+		if ctx.Err() == nil {
+			refusal = err
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("waiting for export %q: %w, the last time: %w", export, context.Cause(ctx), err)
+			return nil, fmt.Errorf("waiting for export %q: %w; the last refusal: %w", export, context.Cause(ctx), refusal)
 		}
 	}
 }
