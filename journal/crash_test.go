@@ -269,7 +269,7 @@ func TestCrashStates(t *testing.T) {
 // every moment of a short life in a journal whose segments are all full of old
 // records.
 func TestCrashStatesExhaustive(t *testing.T) {
-	crashtest.Run(t, crashtest.Options{States: 500, Exhaustive: true}, func(rng *rand.Rand) (*crashtest.Workload, error) {
+	crashtest.Run(t, crashtest.Options{States: 100, Exhaustive: true}, func(rng *rand.Rand) (*crashtest.Workload, error) {
 		d := fakedisk.New(rng.Uint64())
 		l, err := begin(d, tiny)
 		if err != nil {
@@ -295,9 +295,9 @@ func TestCrashStatesExhaustive(t *testing.T) {
 			}
 		}
 		script := []func() error{
-			writes(8), l.flush, l.note, writes(8),
-			func() error { return l.truncate(l.h.end - 5) }, writes(7), l.flush,
-			func() error { return l.reset(l.h.end + 9) }, writes(6), l.flush,
+			writes(6), l.flush, l.note, writes(5),
+			func() error { return l.truncate(l.h.end - 5) }, writes(4), l.flush,
+			func() error { return l.reset(l.h.end + 9) }, writes(3), l.flush,
 		}
 		at := 0
 		return l.workload(d, len(script), func() error {

@@ -107,7 +107,7 @@ type run struct {
 func newRun(o Options, seed uint64, begin func(rng *rand.Rand) (*Workload, error)) *run {
 	r := &run{Options: o, seed: seed, begin: begin, stride: 1}
 	if !o.Exhaustive {
-		r.stride = max(1, 20000/int64(o.States))
+		r.stride = max(1, min(25, 20000/int64(o.States)))
 	}
 	return r
 }

@@ -87,7 +87,7 @@ func TestFindsAMistake(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), "record ") {
 			t.Fatalf("a record that is promised too early is not found: %v", err)
 		}
-		said := regexp.MustCompile(`LOCKSTEP_SEED=7 LOCKSTEP_CRASH=(\d+)/(\d+)/(\d+) `).FindStringSubmatch(err.Error())
+		said := regexp.MustCompile(`LOCKSTEP_SEED=7 LOCKSTEP_CRASH=(\d+)/(\d+)/(\d+) go`).FindStringSubmatch(err.Error())
 		if said == nil {
 			t.Fatalf("the failure does not say how to repeat it: %v", err)
 		}
