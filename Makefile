@@ -5,7 +5,7 @@
 #   FUZZTIME=30s   for each fuzz target
 #   ROUNDS=50      of the tests that kill daemons
 #   CUTS=8         power cuts of a guest, on each file system
-#   STATES=150000  crash states that the crash tests check
+#   STATES=120000  crash states that the crash tests check
 #   RUN=Regexp     only the tests whose name matches
 #   SECS=5 RUNS=3  length in seconds, and number, of benchmark runs
 #
@@ -18,7 +18,7 @@ FUZZTIME ?= 30s
 ROUNDS   ?= 50
 CUTS     ?= 8
 RUN      ?= .
-STATES   ?= 150000
+STATES   ?= 120000
 SECS     ?= 5
 RUNS     ?= 3
 export FUZZTIME SECS RUNS
@@ -56,7 +56,7 @@ unit: ## the fast tests: no daemon is started
 race: ## all Go tests under the race detector, a few crash rounds included
 	$(GO) test -race -timeout 600s -run '$(RUN)' ./...
 
-crash: ## crash states of journal, bitmaps, superblock, volume; STATES=150000, SEED=
+crash: ## crash states of journal, bitmaps, superblock, volume; STATES=120000, SEED=
 	@scripts/crash $(STATES)
 
 kill: ## kill -9 of real daemons under load, a pair and one alone; ROUNDS=50, SEED=
