@@ -190,7 +190,7 @@ func (e *explorer) check(left *fakedisk.FS, killed bool) {
 		if killed {
 			what = "kill"
 		}
-		e.err = fmt.Errorf("%s after %s: %w\nto repeat: LOCKSTEP_SEED=%d LOCKSTEP_CRASH=%d/%d/%d go test -run '^%s$'",
-			what, e.last, err, e.seed, e.script, e.moment, e.way-1, e.name)
+		e.err = fmt.Errorf("to repeat: LOCKSTEP_SEED=%d LOCKSTEP_CRASH=%d/%d/%d go test -run '^%s$'\n%s after %s: %w",
+			e.seed, e.script, e.moment, e.way-1, e.name, what, e.last, err)
 	}
 }
