@@ -66,8 +66,8 @@ const (
 	maxSpareList = 64   // extents of one of them
 )
 
-// always is the LSN that carves whatever is there.
-const always = LSN(math.MaxUint64)
+// anyLSN is the LSN that carves whatever is there.
+const anyLSN = LSN(math.MaxUint64)
 
 func newExtents() *extents {
 	less := func(a, b extent) bool { return a.off < b.off }
@@ -141,15 +141,15 @@ func (x *extents) wideIn(off, end int64, yield func(extent) bool) (more bool) {
 
 // insert puts e over whatever was there.
 func (x *extents) insert(e extent) {
-	x.carveWide(e.off, e.end, always)
+	x.carveWide(e.off, e.end, anyLSN)
 	first, last := e.off/chunkSize, (e.end-1)/chunkSize
 	if e.zeroes() && last > first+1 {
-		x.carveChunks(e.off, e.end, always)
+		x.carveChunks(e.off, e.end, anyLSN)
 		x.wide.Set(e)
 		return
 	}
 	for k := first; k <= last; k++ {
-		x.edit(k, e.cut(k*chunkSize, (k+1)*chunkSize), always, true)
+		x.edit(k, e.cut(k*chunkSize, (k+1)*chunkSize), anyLSN, true)
 	}
 }
 

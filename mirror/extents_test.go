@@ -21,7 +21,7 @@ func TestExtentsAgainstBytes(t *testing.T) {
 	}
 	for lsn := LSN(1); lsn <= 20000; lsn++ {
 		e := extent{lsn: lsn}
-		upTo := always
+		upTo := anyLSN
 		off, end := draw(16)
 		switch rng.IntN(8) {
 		case 0, 1: // it becomes stale
@@ -43,7 +43,7 @@ func TestExtentsAgainstBytes(t *testing.T) {
 		}
 		for i := off; i < end; i++ {
 			switch {
-			case upTo == always:
+			case upTo == anyLSN:
 				want[i] = lsn
 			case want[i] <= upTo:
 				want[i] = 0
