@@ -70,7 +70,7 @@ func (v *Volume) applyRound() bool {
 		return false
 	}
 	if err != nil {
-		v.fault(err)
+		v.faultStore(err)
 		return false
 	}
 	v.pending.leave(a.ranges, upTo)
@@ -316,7 +316,7 @@ func (v *Volume) takeCheckpoint() error {
 	}
 	if err := v.store.Sync(); err != nil {
 		err = fmt.Errorf("sync the backing store: %w", err)
-		v.fault(err)
+		v.faultStore(err)
 		return err
 	}
 	v.mu.Lock()

@@ -35,7 +35,7 @@
 //	 6 Membership before ack        membership.go
 //	 7 Fencing by epoch             follow.go, handshake.go
 //	 8 Only a member may lead       promote.go
-//	 9 A failed fsync is final      Volume.fault
+//	 9 A failed fsync is final      fault.go
 //	10 The superblock first         Volume.begin, superblock.go
 //	11 History tells all            compare.go
 //

@@ -25,6 +25,7 @@ func Open(o Options) (_ *Volume, err error) {
 	defer func() {
 		if err != nil {
 			v.stop()
+			v.wg.Wait()
 			v.closeFiles()
 		}
 	}()
@@ -45,6 +46,7 @@ func newVolume(o Options) *Volume {
 		checkpointKick: make(chan struct{}, 1), watchKick: make(chan struct{}, 1),
 	}
 	v.ctx, v.stop = context.WithCancel(context.Background())
+	v.queue = newQueue(1) // until recover knows better
 	v.applier.work = newExtents()
 	v.sessions = make(map[*session]struct{})
 	v.peers = make(map[string]*peer)

@@ -211,7 +211,7 @@ func (l *link) block(body []byte) error {
 	}
 	if err != nil {
 		if !isNoSpace(err) {
-			v.fault(err)
+			v.faultStore(err)
 		}
 		return fmt.Errorf("write a resync block at %d: %w", m.Offset, err)
 	}
@@ -229,7 +229,7 @@ func (l *link) block(body []byte) error {
 func (l *link) syncBlocks() error {
 	v, r := l.v, l.target.resync
 	if err := v.store.Sync(); err != nil {
-		v.fault(err)
+		v.faultStore(err)
 		return fmt.Errorf("sync the backing store: %w", err)
 	}
 	r.unsynced = 0

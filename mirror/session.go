@@ -78,19 +78,13 @@ func (v *Volume) revokeSessions(reason error) {
 
 // ReadAt implements block.Session.
 func (s *session) ReadAt(p []byte, off int64) error {
-	_, err := s.read(p, off, func(p []byte, off int64) (bool, error) {
-		n, err := s.v.store.ReadAt(p, off)
-		if n == len(p) {
-			err = nil
-		}
-		return true, err
-	})
+	_, err := s.read(p, off, s.v.readStore)
 	return err
 }
 
 // TryReadAt implements block.Session.
 func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
-	return s.read(p, off, s.v.store.TryReadAt)
+	return s.read(p, off, s.v.tryReadStore)
 }
 
 // read fills p with committed bytes (invariant 3, a read returns committed data
@@ -135,8 +129,8 @@ func (s *session) check(off, n int64) error {
 	if s.closed.Load() {
 		return block.ErrNotServing
 	}
-	if err := s.v.broken.Load(); err != nil {
-		return *err
+	if err := s.v.refused(fromNothing); err != nil {
+		return err
 	}
 	if off < 0 || n < 0 || off > s.v.store.Size()-n {
 		return block.ErrOutOfRange

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -59,7 +58,10 @@ type Volume struct {
 	superMu   sync.Mutex
 	superFile *SuperblockFile
 
-	broken atomic.Pointer[error] // failure, for readers that hold no lock
+	// readFrom says, to readers that hold no lock, where reads go (fault.go), and
+	// refusal is their answer where they go nowhere.
+	readFrom atomic.Uint32
+	refusal  atomic.Pointer[error]
 
 	mu sync.Mutex
 	state
@@ -117,12 +119,8 @@ type state struct {
 	leaving map[string]*peer
 }
 
-// Failed and closed volumes answer with these.
-var (
-	errClosed = errors.New("the volume is closed")
-	// ErrFailed: the replica's own disk failed; errors that wrap it say how.
-	ErrFailed = errors.New("the replica has failed")
-)
+// errClosed is what a closed volume answers with.
+var errClosed = errors.New("the volume is closed")
 
 // Info implements block.Device.
 func (v *Volume) Info() block.Info {
@@ -173,58 +171,6 @@ func (v *Volume) await(ctx context.Context, cond func() (bool, error)) error {
 		if err != nil {
 			return err
 		}
-	}
-}
-
-// fault turns the replica Failed, for good (invariant 9): it acknowledges
-// nothing and reads nothing any more. Clients stay connected and are answered
-// with the error.
-func (v *Volume) fault(err error) {
-	v.mu.Lock()
-	v.faultLocked(err)
-	v.mu.Unlock()
-}
-
-func (v *Volume) faultLocked(err error) {
-	if v.failure != nil || v.ctx.Err() != nil {
-		return
-	}
-	v.failure = fmt.Errorf("%w: %w", ErrFailed, err)
-	v.broken.Store(&v.failure)
-	v.serving = false
-	v.log.Error("replica failed; its peers carry on, and it comes back through a new replica", "error", err)
-	for l := v.queue.first; l < v.queue.next(); l++ {
-		if e := v.queue.at(l); e.req != nil {
-			finish(e.req, v.failure)
-			e.req = nil
-		}
-	}
-	v.failFlushes(v.failure)
-	for _, p := range v.peers {
-		p.closeLink(CodeFailed, "its disk failed: "+err.Error())
-	}
-	v.broadcast()
-	// The caller may hold the superblock's lock. Nor may the superblock be able
-	// to say so itself: it may be what failed.
-	v.wg.Go(func() {
-		if v.commitSuper(func(sb *Superblock) { sb.Disk = Failed }) != nil {
-			v.noteFailed()
-		}
-	})
-}
-
-// failedName is a file that says that the replica failed and its superblock
-// could not say so.
-const failedName = "failed"
-
-// noteFailed does what can be done on a disk that fails.
-func (v *Volume) noteFailed() {
-	f, err := v.opts.FS.Create(failedName)
-	if err == nil {
-		err = errors.Join(f.Close(), v.opts.FS.SyncDir())
-	}
-	if err != nil && !errors.Is(err, fs.ErrExist) {
-		v.log.Error("that the replica failed could not be noted: do not start it again, create it anew", "error", err)
 	}
 }
 
