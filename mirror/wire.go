@@ -16,8 +16,8 @@ import (
 //	 1     1    flags, zero
 //	 2     2    zero
 //	 4     4    length of the body, bytes
-//	 8     4    CRC32C of the body; of a Records or Block frame only of the body's
-//	            fixed part, since what follows carries CRCs of its own
+//	 8     4    CRC32C of the body; of a Records, Block or ReadReply frame only of
+//	            the body's fixed part, since what follows carries CRCs of its own
 //	12     4    CRC32C of bytes 0..11
 //	16     -    body
 //
@@ -48,6 +48,8 @@ const (
 	FrameResyncEnd
 	FrameBye
 	FrameRefuse
+	FrameRead
+	FrameReadReply
 )
 
 // frameKinds says of each type its name, the most bytes of its body, and how
@@ -72,6 +74,8 @@ var frameKinds = [...]struct {
 	FrameResyncEnd:   {name: "ResyncEnd", limit: 8},
 	FrameBye:         {name: "Bye", limit: maxNotice},
 	FrameRefuse:      {name: "Refuse", limit: maxNotice},
+	FrameRead:        {name: "Read", limit: 28},
+	FrameReadReply:   {name: "ReadReply", limit: readReplyFixed + MaxReadPayload, fixed: readReplyFixed},
 }
 
 // String is the type's name.
@@ -88,8 +92,8 @@ func (t FrameType) known() bool { return t >= FrameHello && int(t) < len(frameKi
 // say why; the connection is of no further use.
 var ErrFrame = errors.New("invalid frame from peer")
 
-// A Message is the body of a frame. The types are Hello to Refuse; Records and
-// Block are what comes before their payloads.
+// A Message is the body of a frame. The types are Hello to ReadReply; of
+// Records, Block and ReadReply it is what comes before their payloads.
 type Message interface {
 	FrameType() FrameType
 	// Encode appends the body to dst.
@@ -99,7 +103,8 @@ type Message interface {
 	Decode(body []byte) error
 }
 
-// AppendFrame appends m's frame to dst, for any message but Records and Block.
+// AppendFrame appends m's frame to dst, for any message but Records, Block and
+// ReadReply.
 func AppendFrame(dst []byte, m Message) []byte {
 	at := len(dst)
 	dst = m.Encode(append(dst, make([]byte, FrameHeaderSize)...))

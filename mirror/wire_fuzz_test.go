@@ -16,6 +16,7 @@ func FuzzFrame(f *testing.F) {
 	}
 	f.Add(byte(FrameRecords), (&Records{Count: 3, Stable: 9}).Encode(nil))
 	f.Add(byte(FrameBlock), (&Block{Length: 4096, LSN: 9}).Encode(nil))
+	f.Add(byte(FrameReadReply), (&ReadReply{ID: 3, Length: 4096, PayloadCRC: 9}).Encode(nil))
 	f.Add(byte(0), EncodeGeneration(nil, &sampleSuperblock().History[2]))
 	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
 		if kind == 0 {
@@ -24,7 +25,7 @@ func FuzzFrame(f *testing.F) {
 			}
 			return
 		}
-		for _, m := range append(sampleMessages(), new(Records), new(Block)) {
+		for _, m := range append(sampleMessages(), new(Records), new(Block), new(ReadReply)) {
 			if m.FrameType() != FrameType(kind) {
 				continue
 			}
@@ -49,6 +50,7 @@ func FuzzStream(f *testing.F) {
 	rec.Seal(0)
 	f.Add(recordsFrame([]journal.Record{rec}))
 	f.Add(append(AppendBlockHeader(nil, &Block{Length: 3}, []byte("abc")), "abc"...))
+	f.Add(append(AppendReadReplyHeader(nil, &ReadReply{ID: 3}, []byte("abc")), "abc"...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		mendCRCs(b)
 		r := reader(b)
@@ -64,6 +66,14 @@ func FuzzStream(f *testing.F) {
 				var m Block
 				if err = m.Decode(body); err == nil {
 					buf, e := r.ReadBlock(&m)
+					if err = e; buf != nil {
+						buf.Unref()
+					}
+				}
+			case FrameReadReply:
+				var m ReadReply
+				if err = m.Decode(body); err == nil {
+					buf, e := r.ReadReplied(&m)
 					if err = e; buf != nil {
 						buf.Unref()
 					}

@@ -12,9 +12,9 @@ import (
 
 // A FrameReader reads frames off a connection. Next gives a frame's type and the
 // part of its body that its Message decodes; of a Records frame ReadRecord then
-// reads record by record, of a Block frame ReadBlock the payload. Everything is
-// bounded before it is allocated: by some 200 KiB for the message, and one
-// record's payload at a time. Its methods are not to be called concurrently.
+// reads record by record, of a Block frame ReadBlock and of a ReadReply frame
+// ReadReplied the payload. Everything is bounded before it is allocated: by some
+// 200 KiB for the message, and one payload at a time. Its methods are not to be called concurrently.
 //
 // An error is final: the connection is of no further use. A connection that
 // closes between two frames gives io.EOF.
@@ -116,20 +116,38 @@ func (r *FrameReader) ReadRecord(rec *journal.Record, prev uint32) error {
 // ReadBlock reads the payload of a Block frame whose message is b. The caller
 // drops the buffer's reference; it is nil if b is Zero.
 func (r *FrameReader) ReadBlock(b *Block) (*block.Buffer, error) {
-	n := b.PayloadLen()
+	buf, err := r.readRest(b.PayloadLen(), b.PayloadCRC)
+	if err != nil {
+		return nil, fmt.Errorf("reading the block at offset %d: %w", b.Offset, err)
+	}
+	return buf, nil
+}
+
+// ReadReplied reads the payload of a ReadReply frame whose message is m. The
+// caller drops the buffer's reference; it is nil if the read failed.
+func (r *FrameReader) ReadReplied(m *ReadReply) (*block.Buffer, error) {
+	buf, err := r.readRest(int(m.Length), m.PayloadCRC)
+	if err != nil {
+		return nil, fmt.Errorf("reading the reply to read %d: %w", m.ID, err)
+	}
+	return buf, nil
+}
+
+// readRest reads the n bytes of payload that a frame ends with, if any.
+func (r *FrameReader) readRest(n int, crc uint32) (*block.Buffer, error) {
 	if r.left != uint32(n) || r.records != 0 {
-		return nil, fmt.Errorf("%w: a block with %d bytes of payload where %d are left", ErrFrame, n, r.left)
+		return nil, fmt.Errorf("%w: a payload of %d bytes where %d are left", ErrFrame, n, r.left)
 	}
 	if n == 0 {
 		return nil, nil
 	}
 	buf, err := r.readPayload(n)
 	if err != nil {
-		return nil, fmt.Errorf("reading the block at offset %d: %w", b.Offset, err)
+		return nil, err
 	}
-	if crc := crc32.Checksum(buf.Bytes(), journal.Castagnoli); crc != b.PayloadCRC {
+	if got := crc32.Checksum(buf.Bytes(), journal.Castagnoli); got != crc {
 		buf.Unref()
-		return nil, fmt.Errorf("%w: block at offset %d: payload CRC %08x, computed %08x", ErrFrame, b.Offset, b.PayloadCRC, crc)
+		return nil, fmt.Errorf("%w: payload CRC %08x, computed %08x", ErrFrame, crc, got)
 	}
 	r.left = 0
 	return buf, nil

@@ -15,7 +15,8 @@ import (
 	"github.com/lockstep-storage/lockstep/journal"
 )
 
-// sampleMessages has one of every type but Records and Block, every field set.
+// sampleMessages has one of every type but Records, Block and ReadReply, every
+// field set.
 func sampleMessages() []Message {
 	sb := sampleSuperblock()
 	return []Message{
@@ -39,6 +40,7 @@ func sampleMessages() []Message {
 		&ResyncEnd{LSN: 130},
 		&Bye{Code: CodeShutdown + 1, Sentence: "the daemon stops"},
 		&Refuse{Code: CodeSplitBrain, Sentence: "split-brain"},
+		&Read{ID: 3, Committed: 110, Offset: 1 << 20, Length: 4096},
 	}
 }
 
@@ -123,12 +125,13 @@ func TestFrameHeaderLimits(t *testing.T) {
 		b    []byte
 	}{
 		{"type 0", header(0, 0, 0)},
-		{"unknown type", header(FrameRefuse+1, 0, 0)},
+		{"unknown type", header(FrameType(len(frameKinds)), 0, 0)},
 		{"flags", header(FrameAck, 24, 1)},
 		{"Ack of 4 GiB", header(FrameAck, 1<<32-1, 0)},
 		{"Hello past its limit", header(FrameHello, maxHello+1, 0)},
 		{"Records past its limit", header(FrameRecords, maxRecordsBody+1, 0)},
 		{"Records without its fixed part", header(FrameRecords, recordsFixed-1, 0)},
+		{"ReadReply past its limit", header(FrameReadReply, readReplyFixed+MaxReadPayload+1, 0)},
 		{"Block past its limit", header(FrameBlock, blockFixed+MaxBlockPayload+1, 0)},
 	} {
 		if _, _, err := reader(row.b).Next(); !errors.Is(err, ErrFrame) {
@@ -399,6 +402,50 @@ func TestBlockFrame(t *testing.T) {
 	}
 	for _, bad := range []Block{{Length: 0}, {Length: MaxBlockPayload + 1}, {Length: journal.MaxZeroRange + 1, Zero: true}, {Length: 1, Zero: true, PayloadCRC: 1}, {Offset: -1, Length: 1}} {
 		if err := new(Block).Decode(bad.Encode(nil)); !errors.Is(err, ErrFrame) {
+			t.Errorf("%+v: %v", bad, err)
+		}
+	}
+}
+
+func TestReadReplyFrame(t *testing.T) {
+	payload := bytes.Repeat([]byte("lock"), 1024)
+	frame := append(AppendReadReplyHeader(nil, &ReadReply{ID: 3}, payload), payload...)
+	golden(t, "frame-v1-read-reply", frame)
+	reply := func(b []byte) (ReadReply, []byte, error) {
+		var m ReadReply
+		r := reader(b)
+		kind, body, err := r.Next()
+		if err != nil || kind != FrameReadReply {
+			return m, nil, err
+		}
+		if err := m.Decode(body); err != nil {
+			return m, nil, err
+		}
+		buf, err := r.ReadReplied(&m)
+		if buf == nil {
+			return m, nil, err
+		}
+		defer buf.Unref()
+		return m, bytes.Clone(buf.Bytes()), err
+	}
+	if m, got, err := reply(frame); err != nil || m.ID != 3 || !bytes.Equal(got, payload) {
+		t.Errorf("%+v, %d bytes, %v", m, len(got), err)
+	}
+	if m, got, err := reply(AppendReadReplyHeader(nil, &ReadReply{ID: 4}, nil)); err != nil || m.ID != 4 || got != nil {
+		t.Errorf("a read that failed: %+v, %d bytes, %v", m, len(got), err)
+	}
+	for at := range frame {
+		bad := bytes.Clone(frame)
+		bad[at] ^= 1
+		if _, _, err := reply(bad); !errors.Is(err, ErrFrame) {
+			t.Fatalf("byte %d flipped: %v", at, err)
+		}
+	}
+	for _, bad := range []Message{
+		&ReadReply{Length: MaxReadPayload + 1}, &ReadReply{PayloadCRC: 1},
+		&Read{Length: 0}, &Read{Length: MaxReadPayload + 1}, &Read{Offset: -1, Length: 1},
+	} {
+		if err := blank(bad).Decode(bad.Encode(nil)); !errors.Is(err, ErrFrame) {
 			t.Errorf("%+v: %v", bad, err)
 		}
 	}
