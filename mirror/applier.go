@@ -58,6 +58,10 @@ func (v *Volume) applyLoop() {
 func (v *Volume) applyRound() bool {
 	v.apply.Lock()
 	defer v.apply.Unlock()
+	if v.diskless() {
+		v.dropStable()
+		return false
+	}
 	a := &v.applier
 	upTo, ok := v.collect(a)
 	if !ok {
@@ -73,6 +77,9 @@ func (v *Volume) applyRound() bool {
 		v.faultStore(err)
 		return false
 	}
+	v.mu.Lock()
+	v.applied = upTo // show does not enter it any more
+	v.mu.Unlock()
 	v.pending.leave(a.ranges, upTo)
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -83,7 +90,6 @@ func (v *Volume) applyRound() bool {
 		}
 	}
 	v.queue.popTo(upTo)
-	v.applied = upTo
 	if v.noSpace {
 		v.noSpace = false
 		v.log.Info("the backing store has space again")
@@ -307,7 +313,7 @@ func (v *Volume) takeCheckpoint() error {
 	defer v.tail.Unlock()
 	v.apply.Lock()
 	v.mu.Lock()
-	upTo, have, failed := v.applied, v.checkpoint, v.failure
+	upTo, have, failed := v.applied, v.checkpoint, cmp.Or(v.failure, v.detached)
 	v.mu.Unlock()
 	v.applier.bytes = 0
 	v.apply.Unlock()

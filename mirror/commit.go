@@ -57,10 +57,13 @@ func (v *Volume) voters(f func(p *peer, floor LSN)) {
 // durably. A new Primary commits nothing before its generation record is
 // durable on every member, and with it everything before (replication.md 2).
 func (v *Volume) advance() {
-	if v.role != Primary || v.failure != nil {
+	if v.role != Primary || v.failure != nil || v.detaching {
 		return
 	}
 	received, durable := v.appended, v.durable
+	if v.detached != nil {
+		received, durable = v.end, v.end // the members' word alone counts
+	}
 	v.voters(func(p *peer, floor LSN) {
 		received = min(received, max(p.received, floor))
 		durable = min(durable, max(p.durable, floor))
@@ -82,6 +85,9 @@ func (v *Volume) advance() {
 		if v.unsynced > 0 && v.pendingBytes > v.opts.PendingLimit/4 {
 			kick(v.syncKick)
 		}
+		if v.detached != nil {
+			kick(v.applyKick) // to let go of it
+		}
 		v.broadcast()
 	}
 }
@@ -90,7 +96,9 @@ func (v *Volume) advance() {
 // requests.
 func (v *Volume) commitTo(c LSN) {
 	from := v.committed + 1
-	v.pending.enter(v.queue, from, c)
+	if v.detached == nil {
+		v.pending.enter(v.queue, from, c)
+	}
 	v.committed = c
 	for l := from; l <= c; l++ {
 		e := v.queue.at(l)

@@ -21,7 +21,8 @@
 // the journal). On the other side: follow.go → journal → queue → applier.
 // Peers meet in peer.go, link.go, handshake.go and compare.go; the in-sync set
 // changes in membership.go and promote.go; a replica that cannot be caught up
-// from the journal goes through resync_source.go and resync_target.go.
+// from the journal goes through resync_source.go and resync_target.go. When the
+// replica's own disk fails: fault.go, and detach.go with remote.go.
 //
 // # Invariants
 //
@@ -35,7 +36,7 @@
 //	 6 Membership before ack        membership.go
 //	 7 Fencing by epoch             follow.go, handshake.go
 //	 8 Only a member may lead       promote.go
-//	 9 A failed fsync is final      fault.go
+//	 9 A failed fsync is final      fault.go, detach.go
 //	10 The superblock first         Volume.begin, superblock.go
 //	11 History tells all            compare.go
 //
@@ -51,6 +52,9 @@
 //	link: sender             records, blocks, heartbeats          link.kick
 //	link: receiver           what comes in                        the connection
 //	link: joiner             making the peer a member             Volume.await
+//	link: answerer, one a    reading for a diskless Primary       link.server
+//	  read
+//	detach, once             the diskless Primary's generation    Volume.change
 //
 // Every one ends before Close returns. Locks are taken in this order:
 //
@@ -66,8 +70,8 @@
 //
 // Payload in memory by Options.PendingLimit (one request may pass it), records
 // between journal and store by maxQueue, what a peer owes by sendWindow and
-// resyncWindow, the journal by its size, a history by MaxGenerations. Whatever
-// is at its limit slows the clients down.
+// resyncWindow, reads for a diskless Primary by maxReads a connection, the
+// journal by its size, a history by MaxGenerations. Whatever is at its limit slows the clients down.
 //
 // # What is not promised
 //

@@ -14,14 +14,16 @@ var ErrFailed = errors.New("the replica has failed")
 // Where reads go, for Volume.readFrom. It only ever moves down.
 const (
 	fromStore   = iota // the backing store, under what is pending
+	fromPeers          // a member of the in-sync set (remote.go)
 	fromPending        // only what is pending: the store has failed
 	fromNothing
 )
 
-// fault: a file of the replica's failed, for good (invariant 9). The replica is
-// Failed, tells its peers at once, and acknowledges nothing any more. Clients
-// stay connected and are answered with the error; their reads go on, for what
-// the backing store holds was synced, or is pending.
+// fault: a file of the replica's failed, for good (invariant 9). A Primary that
+// may goes on through its peers (detach.go). Else the replica is Failed, tells
+// its peers at once, and acknowledges nothing any more: clients stay connected
+// and are answered with the error; their reads go on, for what the backing store
+// holds was synced, or is pending.
 func (v *Volume) fault(err error) {
 	v.mu.Lock()
 	v.faultLocked(err, fromStore)
@@ -37,13 +39,29 @@ func (v *Volume) faultStore(err error) {
 }
 
 func (v *Volume) faultLocked(err error, readFrom uint32) {
-	if v.failure != nil || v.ctx.Err() != nil {
+	if v.failure != nil || v.detached != nil || v.ctx.Err() != nil {
 		return
 	}
-	v.log.Error("replica failed; its peers carry on, and it comes back through a new replica", "error", err)
-	v.failLocked(fmt.Errorf("%w: %w", ErrFailed, err), readFrom)
+	if v.mayDetach() {
+		v.detachLocked(err)
+	} else {
+		v.log.Error("replica failed; its peers carry on, and it comes back through a new replica", "error", err)
+		v.failLocked(fmt.Errorf("%w: %w", ErrFailed, err), readFrom)
+	}
 	// The caller may hold the superblock's lock.
 	v.wg.Go(v.noteFailure)
+}
+
+// faultRead: the disk did not give what a client reads. A Primary that can have
+// it read by a peer does without its disk from then on. Else the client is
+// answered with the error, and nothing has failed: it is the only copy, and what
+// cannot be read now may be read later, or written anew.
+func (v *Volume) faultRead(err error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.failure == nil && v.mayDetach() {
+		v.faultLocked(err, fromPeers)
+	}
 }
 
 // failLocked ends everything but reads from where readFrom says.
@@ -68,9 +86,18 @@ func (v *Volume) failLocked(err error, readFrom uint32) {
 // noteFailure records, where that is still possible, that the replica failed: in
 // the superblock, or, should it be what failed, beside it.
 func (v *Volume) noteFailure() {
-	if v.commitSuper(func(sb *Superblock) { sb.Disk = Failed }) != nil {
+	v.superMu.Lock()
+	defer v.superMu.Unlock()
+	v.mu.Lock()
+	sb := v.super
+	v.mu.Unlock()
+	sb.Disk = Failed
+	if v.superFile.Commit(&sb) != nil {
 		v.noteFailed()
 	}
+	v.mu.Lock()
+	v.super.Disk = Failed
+	v.mu.Unlock()
 }
 
 // failedName is a file that says that the replica failed and its superblock

@@ -52,7 +52,9 @@ func (l *link) follow() error {
 	if err := l.write(ready); err != nil {
 		return err
 	}
-	return l.together(l.receive, l.answer)
+	err = l.together(l.receive, l.answer)
+	l.server.wg.Wait()
+	return err
 }
 
 // obey does what the Primary decided, if our own judgement of the two histories
@@ -119,6 +121,8 @@ func (l *link) receive() error {
 			err = l.heard(body)
 		case FrameSetUpdate:
 			err = l.setUpdate(body)
+		case FrameRead:
+			err = l.serveRead(body)
 		case FrameResyncStart, FrameBlock, FrameResyncEnd:
 			err = l.resyncFrame(t, body)
 		default:
@@ -290,6 +294,9 @@ func (l *link) generation(rec *journal.Record) (*Generation, error) {
 	v.mu.Lock()
 	if setHas(gen.Set, self) && !setHas(v.super.Set, self) {
 		t.joinLSN = gen.First
+	}
+	if gen.Epoch == l.epoch && !setHasNode(gen.Set, l.peer.node) {
+		l.theirs.Disk = Diskless // it goes on through the members (detach.go)
 	}
 	v.mu.Unlock()
 	return &gen, nil

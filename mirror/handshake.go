@@ -256,6 +256,13 @@ func (l *link) plan() (*Proceed, error) {
 	l.source.catchingUp, l.source.next = true, c.Common+1
 	first := v.journal.First()
 	sb := v.super
+	if v.detached != nil {
+		first = v.queue.first
+		if c.NeedsResync || first > c.Common+1 || !setHasNode(sb.Set, l.peer.node) {
+			v.mu.Unlock()
+			return nil, fmt.Errorf("node %q has to wait: %s", l.peer.node, noSource)
+		}
+	}
 	v.mu.Unlock()
 	if c.NeedsResync || first > c.Common+1 {
 		v.mu.Lock()

@@ -552,7 +552,8 @@ func TestInvariant8OnlyAMemberMayLead(t *testing.T) {
 }
 
 // TestInvariant9FailedSync: after one failed sync of whatever file the replica is
-// Failed and stays so; its clients get errors and its peer carries on.
+// Failed and stays so; its clients get errors and its peer carries on. What
+// on-io-error: detach does instead: TestInvariant9Detach.
 func TestInvariant9FailedSync(t *testing.T) {
 	for _, pattern := range []string{"*.seg", fakeData, intentName, superblockName} {
 		for _, role := range []Role{Primary, Secondary} {
@@ -565,7 +566,7 @@ func TestInvariant9FailedSync(t *testing.T) {
 }
 
 func failedSync(t *testing.T, pattern string, role Role) {
-	r := newFakeRig(t, nil, "a", "b")
+	r := newFakeRig(t, func(o *Options) { o.OnIOError = PassOn }, "a", "b")
 	a, b, c := r.pair()
 	bad, good := a, b
 	if role == Secondary {

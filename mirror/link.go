@@ -36,9 +36,14 @@ type link struct {
 	met   bool // hellos were exchanged: theirs and verdict are valid
 	ready bool // through the handshake; acknowledgements count
 	epoch uint64
+	// parting is what closeLink tells the peer, whoever comes to say it first.
+	parting *Bye
 
 	source sourceState
 	target targetState
+
+	reads  remoteReads // as Primary (remote.go)
+	server readServer  // as Secondary
 }
 
 // recvBuffer is how much is read from a peer's socket at once, bytes.
@@ -66,6 +71,8 @@ func (p *peer) serve(conn net.Conn, version uint16) (again bool) {
 	}
 	l := &link{peer: p, v: v, conn: conn, version: version, kick: make(chan struct{}, 1),
 		in: NewFrameReader(bufio.NewReaderSize(conn, recvBuffer))}
+	l.reads = remoteReads{slots: make(chan struct{}, maxReads), waiting: make(map[uint64]remoteRead)}
+	l.server.slots = make(chan struct{}, maxReads)
 	l.ctx, l.stop = context.WithCancel(v.ctx)
 	// A closed context must end a read that waits for the peer.
 	unhook := context.AfterFunc(l.ctx, func() { _ = conn.Close() })
@@ -110,7 +117,7 @@ func (v *Volume) describe(p *peer) Hello {
 		Base:         Position{Generation: base.Generation, LSN: LSN(base.LSN)},
 		Description: Description{
 			Node: v.opts.Node, Volume: sb.Volume, Name: sb.Name, Size: sb.Size,
-			Protocol: sb.Protocol, WriteCache: sb.WriteCache, Role: v.role, Disk: sb.Disk,
+			Protocol: sb.Protocol, WriteCache: sb.WriteCache, Role: v.role, Disk: v.disk(),
 			Epoch: sb.Epoch, SetVersion: sb.SetVersion, Set: sb.Set, Excluded: sb.Excluded,
 			Incarnation: sb.Incarnation, History: sb.History,
 			End: v.end, Durable: v.durable, Stable: v.stable, Resync: sb.Resync,
@@ -142,8 +149,13 @@ func (l *link) run() error {
 
 // farewell is the last frame to send after err, nil for none.
 func (l *link) farewell(err error) Message {
+	l.v.mu.Lock()
+	parting := l.parting
+	l.v.mu.Unlock()
 	var r *refusal
 	switch {
+	case parting != nil:
+		return parting
 	case errors.As(err, &r):
 		return &Refuse{Code: r.code, Sentence: r.sentence}
 	case errors.Is(err, errAgain):
@@ -168,9 +180,12 @@ func (l *link) unregister(err error) (again bool) {
 	v.mu.Lock()
 	if p.link == l {
 		p.link = nil
-		p.removeAt = time.Now()
-		if again {
-			p.removeAt = p.removeAt.Add(v.opts.PeerTimeout)
+		switch {
+		case v.detached != nil && !l.ready: // its time runs already
+		case again, v.detached != nil: // nobody can do without the member of a diskless Primary
+			p.removeAt = time.Now().Add(v.opts.PeerTimeout)
+		default:
+			p.removeAt = time.Now()
 		}
 	} else if err != nil {
 		again = true // we closed it ourselves, to open another

@@ -56,7 +56,7 @@ func (v *Volume) shrink() {
 	defer v.change.Unlock()
 	v.mu.Lock()
 	gone := v.lost()
-	if v.role != Primary || len(gone) == 0 {
+	if v.role != Primary || len(gone) == 0 || v.lastMemberLost(gone) {
 		v.mu.Unlock()
 		return
 	}
@@ -100,7 +100,7 @@ func (v *Volume) shrink() {
 // othersHave reports whether lsn is durable here and on every voter that is not
 // leaving, or that is lost as well: the next shrink removes it. v.mu is held.
 func (v *Volume) othersHave(lsn LSN) bool {
-	have := v.durable >= lsn
+	have := v.durable >= lsn || v.detached != nil
 	v.voters(func(p *peer, floor LSN) {
 		if v.leaving[p.node] == nil && max(p.durable, floor) < lsn && p.counted() {
 			have = false
@@ -177,9 +177,12 @@ func (v *Volume) join(l *link) error {
 	v.log.Info("peer joined the in-sync set", "peer", p.node, "members", nodesOf(set), "generation", j)
 
 	// It is a member: what its bitmap said is settled (replication.md 7).
+	if v.diskless() {
+		return nil
+	}
 	if err := p.bits.Reset(base); err != nil {
 		v.fault(err)
-		return err
+		return v.failed() // nil if it goes on without its disk
 	}
 	v.mu.Lock()
 	p.bitsThrough = max(p.bitsThrough, j)

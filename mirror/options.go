@@ -83,6 +83,8 @@ type Options struct {
 	RetryInterval time.Duration
 	// ResyncRate limits a bitmap resync, bytes per second; 0 is no limit.
 	ResyncRate int64
+	// OnIOError is what a Primary does when its own disk fails. Default Detach.
+	OnIOError IOErrorPolicy
 	// BootID is what tells a restart of the process from one of the host.
 	// Default: the kernel's.
 	BootID string
@@ -141,6 +143,9 @@ func (o *Options) Validate() error {
 	}
 	if o.PeerTimeout < 200*time.Millisecond {
 		bad("PeerTimeout is %v, the least is 200ms", o.PeerTimeout)
+	}
+	if int(o.OnIOError) >= len(policyNames) {
+		bad("OnIOError is %v", o.OnIOError)
 	}
 	if o.SyncInterval < time.Millisecond {
 		bad("SyncInterval is %v, the least is 1ms", o.SyncInterval)

@@ -161,8 +161,12 @@ func (v *Volume) Connect(node string) error {
 }
 
 // Disconnect ends the connection to a peer (all of them if node is "") until
-// Connect. On a Primary it leaves the in-sync set.
+// Connect. On a Primary it leaves the in-sync set; one that has no disk of its
+// own and nobody else refuses.
 func (v *Volume) Disconnect(node string) error {
+	if err := v.mayDisconnect(node); err != nil {
+		return err
+	}
 	return v.eachPeer(node, func(p *peer) {
 		p.want = false
 		p.closeLink(CodeDisconnected, fmt.Sprintf("disconnected by the operator of node %q", v.opts.Node))
@@ -193,9 +197,9 @@ func (p *peer) closeLink(code Code, sentence string) {
 	if l == nil {
 		return
 	}
-	p.link = nil
+	p.link, l.parting = nil, &Bye{Code: code, Sentence: sentence}
 	p.v.broadcast()
-	go l.end(&Bye{Code: code, Sentence: sentence})
+	go l.end(l.parting)
 }
 
 func (v *Volume) kickSenders() {

@@ -419,6 +419,9 @@ func (v *Volume) stepDown() bool {
 	for _, p := range v.peers {
 		p.closeLink(CodeBusy, "demoted")
 	}
+	if v.detached != nil {
+		v.failLocked(v.detached, fromNothing)
+	}
 	v.log.Info("demoted", "end", v.end)
 	kick(v.syncKick)
 	v.broadcast()

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"slices"
 	"time"
 )
@@ -12,7 +13,7 @@ func (v *Volume) Status() Status {
 	sb := &v.super
 	s := Status{
 		Volume: sb.Name, ID: sb.Volume, Node: sb.Node, Size: sb.Size,
-		Role: v.role, Disk: sb.Disk, Protocol: sb.Protocol, WriteCache: sb.WriteCache,
+		Role: v.role, Protocol: sb.Protocol, WriteCache: sb.WriteCache,
 		Epoch: sb.Epoch, SetVersion: sb.SetVersion, InSync: slices.Clone(sb.Set), Incarnation: sb.Incarnation,
 		End: v.end, Committed: v.committed, Stable: v.stable, Durable: v.durable,
 		Applied: v.applied, Checkpoint: v.checkpoint, PendingBytes: v.pendingBytes,
@@ -26,13 +27,25 @@ func (v *Volume) Status() Status {
 	if g := sb.History.Last(); g != nil {
 		s.Generation = g.ID
 	}
-	if v.failure != nil {
-		s.Disk, s.Failure = Failed, v.failure.Error()
+	s.Disk = v.disk()
+	if err := cmp.Or(v.failure, v.detached); err != nil {
+		s.Failure = err.Error()
 	}
 	for _, node := range v.opts.Peers {
 		s.Peers = append(s.Peers, v.peers[node].status())
 	}
 	return s
+}
+
+// disk is the replica's disk state. v.mu is held.
+func (v *Volume) disk() DiskState {
+	switch {
+	case v.failure != nil:
+		return Failed
+	case v.detached != nil:
+		return Diskless
+	}
+	return v.super.Disk
 }
 
 // status describes one peer. v.mu is held.

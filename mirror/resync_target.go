@@ -67,8 +67,8 @@ func (l *link) beginResync(m *Proceed) error {
 	defer v.mu.Unlock()
 	at := m.From - 1
 	v.cuts++
-	v.queue.reset(m.From)
 	v.pending.reset()
+	v.queue.reset(m.From)
 	v.pendingBytes = 0
 	v.end, v.appended, v.durable, v.applied, v.checkpoint, v.committed = at, at, at, at, at, at
 	v.stable, v.noted, v.stableNote, v.trimmed = at, at, at, 0

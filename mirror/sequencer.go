@@ -140,6 +140,9 @@ const maxQueue = 1 << 17
 // write of n bytes, wherever the segments' borders fall: each wastes up to a
 // record's length. If it cannot, trim is told. v.mu is held.
 func (v *Volume) journalRoom(n int64) bool {
+	if v.detached != nil {
+		return true
+	}
 	perSegment := v.segmentSize - journal.MaxPayload - 64<<10
 	segments := (n+2*roundBytes)/perSegment + 3
 	v.starved = v.journal.Size()-v.journal.Used() < segments*v.segmentSize
@@ -289,6 +292,10 @@ func (v *Volume) push(rec *journal.Record, req *block.Request) {
 
 // append writes a batch that is in the queue to the journal. v.seq is held.
 func (v *Volume) append(b *batch, notes journal.Notes, reserve bool) {
+	if v.diskless() {
+		v.passOver(b)
+		return
+	}
 	if len(b.mem) > 0 {
 		bytes := int64(0)
 		for i := range b.mem {

@@ -78,13 +78,25 @@ func (v *Volume) revokeSessions(reason error) {
 
 // ReadAt implements block.Session.
 func (s *session) ReadAt(p []byte, off int64) error {
-	_, err := s.read(p, off, s.v.readStore)
-	return err
+	if !s.v.diskless() {
+		_, err := s.read(p, off, s.v.readStore)
+		if !s.v.diskless() { // by now
+			return err
+		}
+	}
+	return s.readPeers(p, off)
 }
 
 // TryReadAt implements block.Session.
 func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
-	return s.read(p, off, s.v.tryReadStore)
+	if s.v.diskless() {
+		return false, nil
+	}
+	done, err := s.read(p, off, s.v.tryReadStore)
+	if s.v.diskless() { // by now
+		return false, nil
+	}
+	return done, err
 }
 
 // read fills p with committed bytes (invariant 3, a read returns committed data
@@ -120,9 +132,10 @@ func (s *session) read(p []byte, off int64, store func([]byte, int64) (bool, err
 
 func (s *session) storeRead(err error) error {
 	if err != nil {
-		return fmt.Errorf("read the backing store: %w", err)
+		err = fmt.Errorf("read the backing store: %w", err)
+		s.v.faultRead(err)
 	}
-	return nil
+	return err
 }
 
 func (s *session) check(off, n int64) error {

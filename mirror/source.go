@@ -169,6 +169,9 @@ func (l *link) collect() (fromJournal bool) {
 // collectJournal fills the frame from the journal.
 func (l *link) collectJournal() (err error) {
 	s := &l.source
+	if l.v.diskless() {
+		return fmt.Errorf("node %q lacks LSN %d: %s", l.peer.node, s.next, noSource)
+	}
 	if s.reader == nil {
 		if s.reader, err = l.v.journal.NewReader(s.next); err != nil {
 			return fmt.Errorf("catch-up of %q: read the journal from LSN %d: %w", l.peer.node, s.next, err)
@@ -288,6 +291,8 @@ func (l *link) ackLoop() error {
 			err = l.joinIsReady(body)
 		case FrameBlockAck:
 			err = l.blockAck(body)
+		case FrameReadReply:
+			err = l.readReply(body)
 		default:
 			err = l.unexpected(t)
 		}

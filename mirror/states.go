@@ -13,6 +13,7 @@ var (
 	connNames     = []string{"StandAlone", "Connecting", "Connected"}
 	replNames     = []string{"Off", "Established", "CatchUp", "SyncSource", "SyncTarget"}
 	protocolNames = []string{"C", "B"}
+	policyNames   = []string{"detach", "pass-on"}
 )
 
 // nameOf prints a value that has no name as its number.
@@ -94,4 +95,17 @@ func (p Protocol) MarshalText() ([]byte, error) { return marshalName("protocol",
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (p *Protocol) UnmarshalText(b []byte) error {
 	return unmarshalName("protocol", protocolNames, p, b)
+}
+
+// String is the policy's name.
+func (p IOErrorPolicy) String() string { return nameOf(policyNames, p) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (p IOErrorPolicy) MarshalText() ([]byte, error) {
+	return marshalName("on-io-error policy", policyNames, p)
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *IOErrorPolicy) UnmarshalText(b []byte) error {
+	return unmarshalName("on-io-error policy", policyNames, p, b)
 }

@@ -34,6 +34,9 @@ func (v *Volume) syncLoop() {
 // syncRound syncs the journal if somebody waits for it or it is due, and
 // reports whether another round is.
 func (v *Volume) syncRound(background bool) (again bool) {
+	if v.diskless() {
+		return false
+	}
 	v.mu.Lock()
 	wanted := v.syncWant > v.durable && v.appended > v.durable
 	due := background || v.unsynced > syncBytes || v.pressed()
@@ -77,6 +80,9 @@ func (v *Volume) note() {
 
 // appendNote writes an empty batch. v.seq is held.
 func (v *Volume) appendNote(notes journal.Notes) {
+	if v.diskless() {
+		return
+	}
 	if err := v.journal.Append(nil, notes, true); err != nil {
 		v.fault(err)
 		return
@@ -89,6 +95,9 @@ func (v *Volume) appendNote(notes journal.Notes) {
 // syncNow makes everything appended before the call durable. The write-intent
 // bits of the records go first: none is durable without its bit (invariant 1).
 func (v *Volume) syncNow() error {
+	if v.diskless() {
+		return nil
+	}
 	v.mu.Lock()
 	noted, cuts := v.noted, v.cuts
 	v.unsynced = 0

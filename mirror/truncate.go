@@ -72,16 +72,16 @@ func (v *Volume) truncateTo(c LSN, l *link, next *Generation) error {
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.pending.reset()
 	if v.queue.truncate(c); v.queue.next() > c+1 {
 		v.queue.reset(c + 1)
 	}
-	v.pending.reset() // a Secondary answers no reads
 	v.recount()
 	v.cuts++
 	v.end, v.appended, v.durable = c, c, c // a truncation is durable
-	v.committed, v.stable = min(v.committed, c), min(v.stable, c)
-	v.noted, v.stableNote = min(v.noted, c), min(v.stableNote, c)
+	v.stable, v.noted, v.stableNote = min(v.stable, c), min(v.noted, c), min(v.stableNote, c)
 	v.applied, v.checkpoint, v.trimmed = min(v.applied, c), min(v.checkpoint, c), min(v.trimmed, c)
+	v.committed = v.applied // nothing is pending
 	v.chain = v.journal.EndCRC()
 	v.broadcast()
 	return nil

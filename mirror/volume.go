@@ -75,15 +75,19 @@ type Volume struct {
 
 // state is what mu guards.
 type state struct {
-	super    Superblock // as last committed
-	role     Role
-	serving  bool   // a Primary that answers clients
-	led      bool   // the newest generation's record is durable on every member
-	term     uint64 // counts promotions of this process: requests of another term are refused
-	failure  error  // why the replica is Failed
-	closing  bool
-	demoting bool
-	noSpace  bool // the backing store refused a record for lack of space
+	super   Superblock // as last committed
+	role    Role
+	serving bool   // a Primary that answers clients
+	led     bool   // the newest generation's record is durable on every member
+	term    uint64 // counts promotions of this process: requests of another term are refused
+	failure error  // why the replica is Failed
+	// detached is why this Primary does without its disk (detach.go), and
+	// detaching that its peers' generation has not begun yet.
+	detached  error
+	detaching bool
+	closing   bool
+	demoting  bool
+	noSpace   bool // the backing store refused a record for lack of space
 
 	queue        *queue
 	pendingBytes int64 // of payload in the queue's memory
@@ -93,7 +97,7 @@ type state struct {
 	appended     LSN // newest record in the journal, if not yet durably
 	durable      LSN
 	cuts         uint64 // truncations of the journal: what was learned before one says nothing after it
-	committed    LSN
+	committed    LSN    // on a Secondary: what reads for a diskless Primary see (remote.go)
 	stable       LSN
 	generation   LSN // record of the newest generation, as Primary
 
@@ -180,13 +184,15 @@ func (v *Volume) commitSuper(change func(*Superblock)) error {
 	v.superMu.Lock()
 	defer v.superMu.Unlock()
 	v.mu.Lock()
-	sb := v.super
+	sb, diskless := v.super, v.detached != nil
 	v.mu.Unlock()
 	change(&sb)
-	if err := v.superFile.Commit(&sb); err != nil {
-		err = fmt.Errorf("commit the superblock: %w", err)
-		v.fault(err)
-		return err
+	if !diskless { // else the members' superblocks are what counts
+		if err := v.superFile.Commit(&sb); err != nil {
+			err = fmt.Errorf("commit the superblock: %w", err)
+			v.fault(err)
+			return err
+		}
 	}
 	v.mu.Lock()
 	v.super = sb

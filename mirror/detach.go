@@ -1,0 +1,158 @@
+package mirror
+
+import (
+	"errors"
+	"fmt"
+)
+
+// A Primary whose own disk fails goes on diskless, through its peers, if an
+// UpToDate member is left (replication.md 12). In order:
+//
+//  1. From the failure on, under the lock that everything looks at, it reads and
+//     writes its own files no more and commits nothing. What was sequenced stays
+//     in the queue, from which the members are sent it.
+//  2. That it failed is noted on its own disk, where that still works. Nothing
+//     waits for that: without the note its superblock names the members, so
+//     that it is not promoted without them either.
+//  3. A generation begins whose set is the members without this replica: a
+//     shrink that removes itself. Each member records it before the record.
+//  4. When that is durable on every member, writes commit when they have them,
+//     and flushes complete when they have them durably. Reads go to a member
+//     (remote.go).
+//
+// A record leaves the queue once it is stable, so whatever a member that
+// reconnects may lack is there. With the last member everything is lost sight
+// of: from then on requests are answered with the error, reads too.
+
+// IOErrorPolicy is what a Primary does when its own disk fails.
+type IOErrorPolicy uint8
+
+const (
+	// Detach goes on without the disk, through the peers, if one is UpToDate.
+	// The default.
+	Detach IOErrorPolicy = iota
+	// PassOn answers clients with the error.
+	PassOn
+)
+
+// diskless reports whether this Primary goes on without its disk.
+func (v *Volume) diskless() bool { return v.readFrom.Load() == fromPeers }
+
+// mayDetach reports whether a member is left to go on through, connected or
+// about to be. v.mu is held.
+func (v *Volume) mayDetach() bool {
+	return v.opts.OnIOError == Detach && v.role == Primary && v.led && v.memberLeft(nil)
+}
+
+// memberLeft reports whether there is a member other than this replica that is
+// neither gone nor on its way out. v.mu is held.
+func (v *Volume) memberLeft(gone []*peer) bool {
+	lost := make(map[*peer]bool)
+	for _, p := range append(v.lost(), gone...) {
+		lost[p] = true
+	}
+	for _, m := range v.super.Set {
+		if p := v.peers[m.Node]; p != nil && !lost[p] && v.leaving[p.node] == nil {
+			return true
+		}
+	}
+	return false
+}
+
+// detachLocked goes on without the disk, which failed with err.
+func (v *Volume) detachLocked(err error) {
+	v.log.Error("the replica's own disk failed: its Primary goes on through its peers; demote it and promote a peer when that suits, then replace the disk",
+		"error", err)
+	v.detached, v.detaching, v.led = fmt.Errorf("%w: %w", ErrFailed, err), true, false
+	v.noSpace, v.starved = false, false
+	v.readFrom.Store(fromPeers)
+	v.pending.reset() // the members answer reads, whatever is pending there
+	for _, p := range v.peers {
+		if !setHasNode(v.super.Set, p.node) && p != v.joiner {
+			p.closeLink(CodeFailed, noSource)
+		}
+	}
+	v.broadcast()
+	v.wg.Go(v.detach)
+}
+
+// noSource is told to those that a diskless Primary cannot bring up to date.
+const noSource = "the Primary's own disk failed: only members of the in-sync set go on with it"
+
+// detach begins the generation of the peers.
+func (v *Volume) detach() {
+	v.change.Lock()
+	defer v.change.Unlock()
+	lsn, err := v.begin(func(sb *Superblock) ([]Member, error) {
+		sb.Set = setWithout(sb.Set, v.opts.Node)
+		sb.SetVersion++
+		if len(sb.Set) == 0 {
+			return nil, errors.New("no member is left")
+		}
+		return sb.Set, nil
+	})
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if err != nil {
+		if v.failure == nil {
+			v.failLocked(fmt.Errorf("%w; going on without it failed: %w", v.detached, err), fromNothing)
+		}
+		return
+	}
+	v.detaching = false
+	v.log.Warn("goes on without a disk of its own", "members", nodesOf(v.super.Set), "generation", lsn)
+	v.advance()
+}
+
+// mayDisconnect refuses to cut a diskless Primary off from its last member.
+func (v *Volume) mayDisconnect(node string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	var gone []*peer
+	for name, p := range v.peers {
+		if node == "" || node == name {
+			gone = append(gone, p)
+		}
+	}
+	if v.detached == nil || v.failure != nil || v.memberLeft(gone) {
+		return nil
+	}
+	return fmt.Errorf("volume %q has no disk on node %q and goes on through its peers alone: demote it here first", v.opts.Volume, v.opts.Node)
+}
+
+// lastMemberLost ends a diskless Primary: nobody is left who has the volume. It
+// reports whether that is so. v.mu is held.
+func (v *Volume) lastMemberLost(gone []*peer) bool {
+	if v.detached == nil || v.failure != nil || v.memberLeft(gone) {
+		return false
+	}
+	v.log.Error("the last member is lost to a Primary without a disk of its own: clients get errors from now on; promote a peer")
+	v.failLocked(fmt.Errorf("%w; and then the last in-sync peer was lost", v.detached), fromNothing)
+	return true
+}
+
+// passOver is what becomes of a batch in the place of the journal when there is
+// none. v.seq is held.
+func (v *Volume) passOver(b *batch) {
+	b.reset()
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.pendingBytes > v.opts.PendingLimit/4 || v.queue.n > maxQueue/4 {
+		v.wantSync(v.end) // the members' syncs alone empty the queue
+	}
+	v.advance()
+}
+
+// dropStable takes what every member has durably out of the queue. v.apply is
+// held.
+func (v *Volume) dropStable() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for l := v.queue.first; l <= v.stable; l++ {
+		if e := v.queue.at(l); e != nil && e.rec.Buf != nil {
+			v.pendingBytes -= int64(len(e.rec.Payload))
+		}
+	}
+	v.queue.popTo(v.stable)
+	v.broadcast()
+}

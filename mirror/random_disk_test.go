@@ -1,0 +1,103 @@
+package mirror
+
+import (
+	"context"
+	"math/rand/v2"
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/lockstep-storage/lockstep/disk/fakedisk"
+)
+
+// TestRandomDiskFaults has the disk of one of two nodes fail at a random
+// operation, under load, again and again; the other's connection may blink
+// meanwhile. No client ever sees an error, no write is lost, and the node that
+// failed is filled anew by the other (invariants 3, 6 and 9).
+func TestRandomDiskFaults(t *testing.T) {
+	rounds := 12
+	if underRace {
+		rounds = 4
+	}
+	if v := os.Getenv("LOCKSTEP_FAULT_ROUNDS"); v != "" {
+		var err error
+		if rounds, err = strconv.Atoi(v); err != nil {
+			t.Fatalf("LOCKSTEP_FAULT_ROUNDS=%q: %v", v, err)
+		}
+	}
+	rng := seed(t)
+	r := newFakeRig(t, slowToDrop, "a", "b")
+	r.meet()
+	x := &tossed{rig: r, rng: rng, m: newRegisters(t), p: r.node("a"), s: r.node("b")}
+	x.p.promote(false)
+	for round := range rounds {
+		x.settle()
+		x.diskFault(round)
+		if t.Failed() {
+			t.Fatalf("round %d\n%s", round, r.describe())
+		}
+	}
+	x.settle()
+}
+
+// diskFault fails one disk under load, and replaces the node.
+func (x *tossed) diskFault(round int) {
+	x.t.Helper()
+	ops := []fakedisk.Op{fakedisk.AnyChange, fakedisk.OpWrite, fakedisk.OpDatasync}
+	files := []string{"*", "*.seg*", fakeData}
+	bad := x.s
+	if x.rng.IntN(2) == 0 {
+		bad = x.p
+		ops = append(ops, fakedisk.OpRead)
+	}
+	op, file, k := ops[x.rng.IntN(len(ops))], files[x.rng.IntN(len(files))], x.rng.IntN(30)
+	if op == fakedisk.OpRead {
+		file = fakeData // of the journal it reads what a client asks for only when memory is short
+	}
+	blink := x.rng.IntN(3) == 0
+	x.t.Logf("round %d: the disk of %s (primary %s) fails from the %d-th %s of %s on; blink %v", round, bad.name, x.p.name, k, op, file, blink)
+	l := x.m.steadyLoad(x.p, x.rng)
+	x.work()
+	bad.failAfter(op, file, k, errDisk)
+	x.eventually("its failure is known", func() bool {
+		d := bad.vol.Status().Disk
+		return d == Diskless || d == Failed
+	})
+	if bad == x.p && blink {
+		x.s.isolate()
+		x.s.heal()
+	}
+	x.work()
+	l.end()
+	if bad == x.p {
+		x.detached(x.p, x.s)
+		x.p.demote()
+		x.s.promote(false)
+		x.p, x.s = x.s, x.p
+	}
+	bad.createAgain()
+	x.synced = false
+}
+
+// steadyLoad is a load that no error may reach.
+func (m *registers) steadyLoad(n *rigNode, rng *rand.Rand) *load {
+	l := &load{stop: make(chan struct{})}
+	v := n.vol
+	for w := range 3 {
+		s, err := v.Attach(context.Background(), nil)
+		if err != nil {
+			m.t.Fatalf("attach to %s: %v\n%s", n.name, err, n.rig.describe())
+		}
+		rng := rand.New(rand.NewPCG(rng.Uint64(), uint64(w)))
+		l.wg.Go(func() {
+			defer s.Close()
+			for l.running(v) {
+				if !m.step(v, s, rng, w*rigBlocks/3, rigBlocks/3) {
+					m.t.Errorf("a client of %s got an error", n.name)
+					return
+				}
+			}
+		})
+	}
+	return l
+}
