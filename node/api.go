@@ -48,7 +48,9 @@ type CreateRequest struct {
 	SyncInterval  Duration        `json:"syncInterval,omitzero"`
 	RetryInterval Duration        `json:"retryInterval,omitzero"`
 	ResyncRate    int64           `json:"resyncRate,omitempty"` // bytes per second
-	Store         string          `json:"store,omitempty"`      // absolute path
+	// OnIOError is "detach", the default, or "pass-on".
+	OnIOError mirror.IOErrorPolicy `json:"onIOError,omitempty"`
+	Store     string               `json:"store,omitempty"` // absolute path
 	// Wipe lets Store be a block device that exists; all on it is erased.
 	Wipe bool `json:"wipe,omitempty"`
 	// Preallocate takes the store's space at once, until a trim gives it back.

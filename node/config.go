@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/lockstep-storage/lockstep/mirror"
 )
 
 // maxConfig is the largest configuration file that is read, in bytes.
@@ -59,6 +61,7 @@ type Overrides struct {
 	SyncInterval  *time.Duration
 	RetryInterval *time.Duration
 	ResyncRate    *int64
+	OnIOError     *mirror.IOErrorPolicy
 	Store         *string
 	Journal       *string
 }
@@ -141,6 +144,7 @@ func (o Overrides) apply(s Settings, nodes map[string]string) Settings {
 	override(&s.SyncInterval, (*Duration)(o.SyncInterval))
 	override(&s.RetryInterval, (*Duration)(o.RetryInterval))
 	override(&s.ResyncRate, o.ResyncRate)
+	override(&s.OnIOError, o.OnIOError)
 	override(&s.Store, o.Store)
 	override(&s.Journal, o.Journal)
 	return s

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lockstep-storage/lockstep/mirror"
 )
 
 func TestConfigOfNothingIsTheDefault(t *testing.T) {
@@ -40,6 +42,7 @@ volumes:
     sync-interval: 500ms
     retry-interval: 1s
     resync-rate: 0
+    on-io-error: pass-on
     store: /mnt/data
     journal: /fast/data
   other:
@@ -61,7 +64,7 @@ func TestConfigWhole(t *testing.T) {
 	stored := Settings{Format: 1, Peers: []Peer{{"old", "1.2.3.4:5"}}, ResyncRate: 77, PeerTimeout: Duration(time.Minute)}
 	s := c.Volumes["data"].apply(stored, c.Nodes)
 	want := Settings{Format: 1, Peers: []Peer{{"beta", "127.0.0.1:7791"}, {"gamma", "[::1]:7792"}}, PendingLimit: 64 << 20,
-		PeerTimeout: Duration(3 * time.Second), SyncInterval: Duration(500 * time.Millisecond), RetryInterval: Duration(time.Second), Store: "/mnt/data", Journal: "/fast/data"}
+		PeerTimeout: Duration(3 * time.Second), SyncInterval: Duration(500 * time.Millisecond), RetryInterval: Duration(time.Second), OnIOError: mirror.PassOn, Store: "/mnt/data", Journal: "/fast/data"}
 	if fmt.Sprint(s) != fmt.Sprint(want) {
 		t.Errorf("overridden settings\n got %+v\nwant %+v", s, want)
 	}

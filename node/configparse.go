@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/lockstep-storage/lockstep/mirror"
 )
 
 const maxPeers = 8 // of one volume; package mirror's limit
@@ -139,6 +141,13 @@ func (p *configParser) oneVolume(name string, key, value *yaml.Node) {
 		"retry-interval": p.duration(at+".retry-interval", &o.RetryInterval, time.Millisecond),
 		"store":          p.path(at+".store", &o.Store),
 		"journal":        p.path(at+".journal", &o.Journal),
+		"on-io-error": func(v *yaml.Node) {
+			var policy mirror.IOErrorPolicy
+			p.parsed(at+".on-io-error", func(s string) error {
+				o.OnIOError = &policy
+				return policy.UnmarshalText([]byte(s))
+			})(v)
+		},
 	})(value)
 	if p.cfg.Volumes == nil {
 		p.cfg.Volumes = map[string]Overrides{}

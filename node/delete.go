@@ -51,7 +51,7 @@ func (n *Node) retire(ctx context.Context, h *hosted) error {
 		return nil
 	}
 	// One that failed serves nobody, and can't be demoted any more.
-	if st := h.volume.Status(); st.Role == mirror.Primary && st.Failure == "" {
+	if st := h.volume.Status(); st.Role == mirror.Primary && st.Disk != mirror.Failed {
 		return refuse(CodeRefused, "volume %q is Primary on node %q: move its clients away and run `lockstep demote %s` first", h.name, n.cfg.Node, h.name)
 	}
 	err := h.volume.Close(ctx)

@@ -82,7 +82,7 @@ func (n *Node) openVolume(name string) (volume, error) {
 		Node: n.cfg.Node, Volume: name, FS: fsys, Journal: journal, Store: f,
 		Peers: s.names(), Dialer: newDialer(s.Peers), Logger: n.log,
 		PendingLimit: s.PendingLimit, PeerTimeout: time.Duration(s.PeerTimeout), SyncInterval: time.Duration(s.SyncInterval),
-		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate,
+		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate, OnIOError: s.OnIOError,
 	})
 }
 

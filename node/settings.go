@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+
+	"github.com/lockstep-storage/lockstep/mirror"
 )
 
 const (
@@ -28,6 +30,8 @@ type Settings struct {
 	SyncInterval  Duration `json:"syncInterval,omitzero"`
 	RetryInterval Duration `json:"retryInterval,omitzero"`
 	ResyncRate    int64    `json:"resyncRate,omitempty"` // bytes per second, 0 no limit
+	// OnIOError is what this node does as Primary when its own disk fails.
+	OnIOError mirror.IOErrorPolicy `json:"onIOError,omitempty"`
 	// Store is the path of the file or block device that holds the volume's
 	// bytes; "" is the file data beside the superblock.
 	Store string `json:"store,omitempty"`

@@ -7,13 +7,15 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/lockstep-storage/lockstep/mirror"
 )
 
 // TestSettingsFormat1 holds the file that this program wrote and every later
 // one must read.
 func TestSettingsFormat1(t *testing.T) {
-	const text = `{"format":1,"peers":[{"name":"beta","address":"127.0.0.1:7791"}],"pendingLimit":67108864,"peerTimeout":"3s","resyncRate":1048576,"store":"/mnt/x","journal":"/mnt/j"}`
-	want := Settings{Format: 1, Peers: []Peer{{"beta", "127.0.0.1:7791"}}, PendingLimit: 64 << 20, PeerTimeout: Duration(3 * time.Second), ResyncRate: 1 << 20, Store: "/mnt/x", Journal: "/mnt/j"}
+	const text = `{"format":1,"peers":[{"name":"beta","address":"127.0.0.1:7791"}],"pendingLimit":67108864,"peerTimeout":"3s","resyncRate":1048576,"onIOError":"pass-on","store":"/mnt/x","journal":"/mnt/j"}`
+	want := Settings{Format: 1, Peers: []Peer{{"beta", "127.0.0.1:7791"}}, PendingLimit: 64 << 20, PeerTimeout: Duration(3 * time.Second), ResyncRate: 1 << 20, OnIOError: mirror.PassOn, Store: "/mnt/x", Journal: "/mnt/j"}
 	dir := t.TempDir()
 	if err := writeSettings(dir, want); err != nil {
 		t.Fatal(err)
@@ -32,14 +34,15 @@ func TestSettingsFormat1(t *testing.T) {
 
 func TestSettingsRefused(t *testing.T) {
 	for text, want := range map[string]string{
-		"":                          "not the JSON",
-		"{":                         "not the JSON",
-		`{"format":1} x`:            "something follows it",
-		`{"format":1,"peer":[]}`:    "unknown field",
-		`{"format":2}`:              "its format is 2, this program knows 1",
-		`{}`:                        "its format is 0",
-		`{"format":1,"peers":[7]}`:  "cannot unmarshal number",
-		strings.Repeat(" ", 70<<10): "larger than 65536 bytes",
+		"":                                 "not the JSON",
+		"{":                                "not the JSON",
+		`{"format":1} x`:                   "something follows it",
+		`{"format":1,"peer":[]}`:           "unknown field",
+		`{"format":2}`:                     "its format is 2, this program knows 1",
+		`{}`:                               "its format is 0",
+		`{"format":1,"peers":[7]}`:         "cannot unmarshal number",
+		`{"format":1,"onIOError":"panic"}`: "is no on-io-error policy",
+		strings.Repeat(" ", 70<<10):        "larger than 65536 bytes",
 	} {
 		path := filepath.Join(t.TempDir(), settingsFile)
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {

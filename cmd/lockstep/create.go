@@ -29,6 +29,7 @@ func createCommand() *cli.Command {
 			&cli.StringFlag{Name: "journal-size", Usage: "the journal's `SIZE`, at least 64MiB", DefaultText: "256MiB"},
 			&cli.StringFlag{Name: "protocol", Usage: "`PROTOCOL`: acknowledge a write when the peers have it in their journals (C), or have received it (B)", DefaultText: "C", Value: "C"},
 			&cli.BoolFlag{Name: "no-write-cache", Usage: "acknowledge a write only when it is durable on every replica", DisableDefaultText: true},
+			&cli.StringFlag{Name: "on-io-error", Usage: "`POLICY` when this node is Primary and its own disk fails: go on through the peers (detach), or give clients the error (pass-on)", DefaultText: "detach", Value: "detach"},
 			&cli.StringFlag{Name: "store", Usage: "keep the volume's bytes in a new file at `PATH`, or on a block device (with --wipe)", DefaultText: "in the data directory"},
 			&cli.BoolFlag{Name: "preallocate", Usage: "take the store's space at once, so that it cannot run out (a trim gives it back)", DisableDefaultText: true},
 			&cli.StringFlag{Name: "journal", Usage: "keep the journal in the empty directory `DIR`, on another disk perhaps", DefaultText: "in the data directory"},
@@ -77,6 +78,9 @@ func createRequest(c *cli.Context, name string) (node.CreateRequest, error) {
 	}
 	if err := r.Protocol.UnmarshalText([]byte(c.String("protocol"))); err != nil {
 		return r, usage("create", "--protocol: %v", err)
+	}
+	if err := r.OnIOError.UnmarshalText([]byte(c.String("on-io-error"))); err != nil {
+		return r, usage("create", "--on-io-error: %v", err)
 	}
 	for _, p := range c.StringSlice("peer") {
 		peer, addr, _ := strings.Cut(p, "=")

@@ -81,7 +81,10 @@ func volumeSentences(v node.VolumeStatus) []string {
 	}
 	var out []string
 	add := func(format string, a ...any) { out = append(out, v.Name+fmt.Sprintf(format, a...)) }
-	if v.Failure != "" {
+	switch {
+	case v.Disk == mirror.Diskless:
+		add(": its own disk failed, and it goes on through its peers: demote it and promote a peer when that suits: %s", v.Failure)
+	case v.Failure != "":
 		add(": failed: %s", v.Failure)
 	}
 	if v.Role == mirror.Primary && !v.Serving {
