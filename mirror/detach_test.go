@@ -410,6 +410,29 @@ func TestDetachOverBitmap(t *testing.T) {
 	load.check(c)
 }
 
+// TestDisklessOfThree: with two peers a diskless Primary waits for both, and goes
+// on through the one when the other is lost.
+func TestDisklessOfThree(t *testing.T) {
+	r := newFakeRig(t, nil, "a", "b", "c")
+	a, b, c := r.node("a"), r.node("b"), r.node("c")
+	r.eventually("all meet", func() bool {
+		return a.peer("b").Verdict != "" && a.peer("c").Verdict != "" && b.peer("c").Verdict != ""
+	})
+	a.promote(false)
+	set := func(n *rigNode, k int) func() bool { return func() bool { return len(n.vol.Status().InSync) == k } }
+	r.eventually("all are members", set(a, 3))
+	load := workload{client: a.attach()}
+	failed := a.failAfter(fakedisk.OpWrite, "*.seg*", 3, errDisk)
+	load.until(a, func() bool { return failed.Load() && set(a, 2)() && set(b, 2)() && set(c, 2)() })
+	b.kill()
+	load.until(a, func() bool { return set(a, 1)() && set(c, 1)() })
+	load.check(load.client)
+	a.kill()
+	r.eventually("c has lost its Primary", func() bool { return c.vol.Status().Disk == Consistent })
+	c.promote(false) // whoever is absent is excluded
+	load.check(c.attach())
+}
+
 // TestDisklessReadFails: a member that cannot read either passes that on, for
 // that read alone.
 func TestDisklessReadFails(t *testing.T) {
