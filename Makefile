@@ -65,7 +65,7 @@ kill: ## kill -9 of real daemons under load, a pair and one alone; ROUNDS=50, SE
 fuzz: ## every fuzz target; FUZZTIME=30s each, RUN=Regexp for some
 	@scripts/fuzz '$(RUN)'
 
-integration: ## real processes and clients: crashes, network cuts; ROUNDS=50, SEED=
+integration: ## real processes and clients: crashes, network cuts, failing disks; ROUNDS=50, SEED=
 	LOCKSTEP_REQUIRE_TOOLS=1 LOCKSTEP_ROUNDS=$(ROUNDS) $(GO) test -count=1 -p 1 -timeout 900s -v -run '$(RUN)' ./integration/... ./benchmarks/...
 
 lab: ## in a guest: the kernel's own NBD client, power cuts (downloads 110 MB once); CUTS=8

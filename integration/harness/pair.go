@@ -31,6 +31,9 @@ type Pair struct {
 type Options struct {
 	daemon.PairOptions
 	Size int64 // of the volume, bytes; default 64 MiB
+	// Prepare is called before the nodes start. What it has cleaned up after the
+	// test is so after they have ended.
+	Prepare func(*daemon.Pair)
 }
 
 // NewPair starts two nodes with a volume that alpha is the Primary of, in sync.
@@ -54,6 +57,9 @@ func NewPair(t testing.TB, o Options) *Pair {
 	p := &Pair{Pair: nodes, Size: o.Size, t: t}
 	if p.Size == 0 {
 		p.Size = 64 << 20
+	}
+	if o.Prepare != nil {
+		o.Prepare(nodes)
 	}
 	t.Cleanup(func() {
 		p.Close()
