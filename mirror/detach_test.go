@@ -410,6 +410,68 @@ func TestDetachOverBitmap(t *testing.T) {
 	load.check(c)
 }
 
+// TestDisklessFlush: what a diskless Primary acknowledges to a flush survives the
+// loss of the Primary and of the peer's power.
+func TestDisklessFlush(t *testing.T) {
+	r := newFakeRig(t, patient, "a", "b")
+	a, b, c := r.pair()
+	a.failAfter(fakedisk.OpWrite, "*.seg*", 0, errDisk)
+	c.write(0, fill(1, rigBlock))
+	r.detached(a, b)
+	c.flush()
+	c.write(rigBlock, fill(2, rigBlock))
+	fua := writeReq(2*rigBlock, fill(3, rigBlock))
+	fua.FUA = true
+	c.must(c.submit(fua))
+	c.write(3*rigBlock, fill(4, rigBlock)) // which nothing made durable
+	b.powerLoss(fakedisk.LoseAll)
+	a.kill()
+	b.start()
+	b.promote(true)
+	d := b.attach()
+	for i, want := range []byte{1, 2, 3, 0} {
+		if got := d.read(int64(i)*rigBlock, 1); got[0] != want {
+			t.Errorf("block %d reads %d, want %d", i, got[0], want)
+		}
+	}
+}
+
+// TestDisklessBackPressure: what waits in a diskless Primary's memory for the
+// peer is bounded like anywhere, and moves without a flush or a background sync.
+func TestDisklessBackPressure(t *testing.T) {
+	r := newFakeRig(t, func(o *Options) { patient(o); o.PendingLimit = 4 << 20 }, "a", "b")
+	a, b, c := r.pair()
+	a.failAfter(fakedisk.OpWrite, "*.seg*", 0, errDisk)
+	c.write(0, fill(1, rigBlock))
+	r.detached(a, b)
+	g := r.gate("b", "a")
+	g.hold()
+	done := make(chan error, 64)
+	go func() {
+		for i := range cap(done) {
+			w := c.async(int64(i%16)<<20, fill(byte(i), 1<<20)) // blocks when there is no room
+			go func() { done <- <-w }()
+		}
+	}()
+	r.eventually("memory is full", func() bool { return a.vol.Status().PendingBytes >= 4<<20 })
+	if got := a.vol.Status().PendingBytes; got > 4<<20+roundBytes+1<<20 {
+		t.Errorf("%d bytes wait in memory", got)
+	}
+	g.open()
+	for range cap(done) {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("a write hangs\n%s", r.describe())
+		}
+	}
+	c.flush()
+	r.eventually("memory is empty", func() bool { return a.vol.Status().PendingBytes == 0 })
+}
+
 // TestDisklessOfThree: with two peers a diskless Primary waits for both, and goes
 // on through the one when the other is lost.
 func TestDisklessOfThree(t *testing.T) {

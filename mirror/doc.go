@@ -30,7 +30,7 @@
 //
 //	 1 WAL rule                     syncer.go (write-intent before sync), applier.go (limit)
 //	 2 Apply when stable            applier.go
-//	 3 A read returns committed     session.go, pending.go, commit.go
+//	 3 A read returns committed     session.go, pending.go, commit.go, remote.go
 //	 4 One order                    sequencer.go, follow.go
 //	 5 Retention or bitmap          retention.go
 //	 6 Membership before ack        membership.go

@@ -68,18 +68,26 @@ func (x *tossed) diskFault(round int) {
 		x.s.heal()
 	}
 	x.work()
-	l.end()
-	if bad == x.p {
+	switch {
+	case bad != x.p:
+		l.end()
+	case x.rng.IntN(2) == 0:
+		l.end()
 		x.detached(x.p, x.s)
 		x.p.demote()
 		x.s.promote(false)
+		x.p, x.s = x.s, x.p
+	default: // it dies, too, in mid-write
+		x.p.kill()
+		l.end()
+		x.s.promote(true)
 		x.p, x.s = x.s, x.p
 	}
 	bad.createAgain()
 	x.synced = false
 }
 
-// steadyLoad is a load that no error may reach.
+// steadyLoad is a load that no error may reach as long as the volume lives.
 func (m *registers) steadyLoad(n *rigNode, rng *rand.Rand) *load {
 	l := &load{stop: make(chan struct{})}
 	v := n.vol
@@ -93,6 +101,9 @@ func (m *registers) steadyLoad(n *rigNode, rng *rand.Rand) *load {
 			defer s.Close()
 			for l.running(v) {
 				if !m.step(v, s, rng, w*rigBlocks/3, rigBlocks/3) {
+					if v.ctx.Err() != nil {
+						return
+					}
 					m.t.Errorf("a client of %s got an error", n.name)
 					return
 				}

@@ -33,7 +33,7 @@ type Status struct {
 
 	// Waiting says, for people, what writes wait for; "" when they do not wait.
 	Waiting string `json:"waiting,omitempty"`
-	// Failure says why the disk state is Failed.
+	// Failure says why the disk state is Failed or Diskless.
 	Failure string       `json:"failure,omitempty"`
 	Peers   []PeerStatus `json:"peers"`
 }

@@ -42,7 +42,7 @@ const (
 type DiskState uint8
 
 const (
-	Diskless DiskState = iota
+	Diskless DiskState = iota // a Primary whose own disk failed: it goes on through its peers
 	Attaching
 	Failed       // a write or a sync failed: nothing unsynced may be believed
 	Inconsistent // in the middle of a resync, or new
