@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/lockstep-storage/lockstep/mirror"
 )
 
 func TestSecondDaemonIsRefused(t *testing.T) {
@@ -66,8 +68,8 @@ func TestRestartFindsTheVolumes(t *testing.T) {
 			t.Errorf("volume %q was not closed", name)
 		}
 	}
-	seven := int64(7)
-	c.Volumes = map[string]Overrides{"data": {ResyncRate: &seven}, "ghost": {}}
+	seven, passOn := int64(7), mirror.PassOn
+	c.Volumes = map[string]Overrides{"data": {ResyncRate: &seven, OnIOError: &passOn}, "ghost": {}}
 	_, f, cl = startFakes(t, c)
 	st, err := cl.Status(t.Context())
 	if err != nil || len(st.Volumes) != 3 {
@@ -77,7 +79,7 @@ func TestRestartFindsTheVolumes(t *testing.T) {
 		t.Error(p)
 	}
 	o := f.open["data"].o
-	if o.PendingLimit != 8<<20 || o.ResyncRate != 7 || fmt.Sprint(o.Peers) != "[beta gamma]" {
+	if o.PendingLimit != 8<<20 || o.ResyncRate != 7 || o.OnIOError != mirror.PassOn || fmt.Sprint(o.Peers) != "[beta gamma]" {
 		t.Errorf("%+v", o)
 	}
 	if got := fmt.Sprint(o.Dialer); got != "{map[beta:127.0.0.1:1 gamma:127.0.0.1:3]}" {
@@ -137,6 +139,25 @@ func TestCreateAndConfigMustAgree(t *testing.T) {
 	made(t, cl, "one")
 	if got := fmt.Sprint(f.open["one"].o.Peers); got != "[beta]" {
 		t.Errorf("the peers are %s", got)
+	}
+}
+
+// TestDeleteWithoutADisk: one that failed serves nobody and can be deleted, one
+// that goes on without its disk serves clients.
+func TestDeleteWithoutADisk(t *testing.T) {
+	_, f, cl := startFakes(t, testConfig(t))
+	made(t, cl, "data")
+	v := f.open["data"]
+	state := func(disk mirror.DiskState) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.st.Role, v.st.Disk, v.st.Failure = mirror.Primary, disk, "its disk failed"
+	}
+	state(mirror.Diskless)
+	wantError(t, cl.Delete(t.Context(), "data"), CodeRefused, "run `lockstep demote data` first")
+	state(mirror.Failed)
+	if err := cl.Delete(t.Context(), "data"); err != nil {
+		t.Error(err)
 	}
 }
 
