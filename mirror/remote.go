@@ -102,7 +102,7 @@ func (l *link) readRemote(p []byte, off int64, committed LSN) error {
 	var buf *block.Buffer
 	select {
 	case buf = <-wait.answer:
-	case <-l.ctx.Done(): // and an answer that comes now is the collector's
+	case <-l.ctx.Done(): // an answer that comes now is left to the garbage collector
 		return errLinkLost
 	}
 	if buf == nil {
