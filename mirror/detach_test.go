@@ -446,7 +446,7 @@ func TestDisklessBackPressure(t *testing.T) {
 	r.detached(a, b)
 	g := r.gate("b", "a")
 	g.hold()
-	done := make(chan error, 64)
+	done := make(chan error, 20)
 	go func() {
 		for i := range cap(done) {
 			w := c.async(int64(i%16)<<20, fill(byte(i), 1<<20)) // blocks when there is no room
@@ -529,7 +529,7 @@ func TestDisklessLongReads(t *testing.T) {
 	a.failAfter(fakedisk.OpWrite, "*.seg*", 0, errDisk)
 	c.write(0, want[:rigBlock])
 	r.detached(a, b)
-	done := make(chan error, 100)
+	done := make(chan error, 30)
 	for i := range cap(done) {
 		go func() {
 			off := int64(i) * 4096
