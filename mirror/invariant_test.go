@@ -438,7 +438,11 @@ func TestInvariant8OnlyAMemberMayLead(t *testing.T) {
 		// script leaves b where it is to refuse.
 		script func(r *rig, a, b *rigNode)
 	}{
-		{"the peer was never met", false, func(r *rig, a, b *rigNode) { a.kill() }},
+		{"the peer is away, and both are empty", false, func(r *rig, a, b *rigNode) {
+			r.meet()
+			a.kill()
+			r.eventually("b notices", func() bool { return b.peer("a").Connection != Connected })
+		}},
 		{"the peer is Primary", true, func(r *rig, a, b *rigNode) {
 			_, _, c := r.pair()
 			flushed(c)
