@@ -410,7 +410,7 @@ func TestBlockFrame(t *testing.T) {
 func TestReadReplyFrame(t *testing.T) {
 	payload := bytes.Repeat([]byte("lock"), 1024)
 	frame := append(AppendReadReplyHeader(nil, &ReadReply{ID: 3}, payload), payload...)
-	golden(t, "frame-v1-read-reply", frame)
+	golden(t, "frame-v1-readreply", frame)
 	reply := func(b []byte) (ReadReply, []byte, error) {
 		var m ReadReply
 		r := reader(b)

@@ -305,6 +305,9 @@ func TestFrames(t *testing.T) {
 		case "Block":
 			fixed = 16 + 28
 			decode(t, "**Block** has", v[16:], 0)
+		case "ReadReply":
+			fixed = 16 + 16
+			decode(t, "**ReadReply** has", v[16:], 0)
 		}
 		if crc := crc32.Checksum(v[16:fixed], castagnoli); crc != binary.LittleEndian.Uint32(v[8:]) {
 			t.Errorf("%s: the body's CRC is %08x", name, crc)
