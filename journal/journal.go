@@ -29,6 +29,8 @@ type Options struct {
 	// SegmentSize in bytes. Default Size/16, at least 4 MiB. Open finds it in
 	// the journal.
 	SegmentSize int64
+	// First is the LSN of a new journal's first record; 0 is 1. For Create.
+	First LSN
 	// Valid reports whether a record of generation tag gen may stand at lsn:
 	// the superblock's history (replication.md 1). Nil accepts every one.
 	Valid func(lsn LSN, gen uint64) bool
@@ -170,7 +172,7 @@ func Create(dir disk.FS, o Options) error {
 		return err
 	}
 	s, err := createSegment(dir, 1, segmentHeader{
-		id: id, seq: 1, oldest: 1, first: 1, size: o.SegmentSize, most: o.segments(),
+		id: id, seq: 1, oldest: 1, first: max(o.First, 1), size: o.SegmentSize, most: o.segments(),
 	})
 	if err != nil {
 		return err
