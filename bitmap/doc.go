@@ -38,7 +38,7 @@
 //
 // # Concurrency
 //
-// All methods may be called concurrently; [Intent.ClearExcept] wants no
+// All methods may be called concurrently; [Intent.ClearIdle] wants no
 // [Intent.Mark] beside it. No goroutine is started. Nothing is flushed unless
 // asked: Close does not either.
 package bitmap

@@ -78,7 +78,8 @@ func ExampleIntent() {
 		fmt.Println("in doubt: region", r)
 	}
 
-	in.ClearExcept(func(region int) bool { return false }) // all is checkpointed
+	in.ClearIdle() // begins to look which regions are written to
+	in.ClearIdle() // none was; its owner knows that all is checkpointed
 	if err := in.Flush(); err != nil {
 		log.Fatal(err)
 	}

@@ -16,13 +16,13 @@ import (
 // bitmap stands for unless told otherwise.
 const DefaultRegionSize = 16 << 20
 
-// maxRegions bounds what a write-intent bitmap takes: three bits in memory for
+// maxRegions bounds what a write-intent bitmap takes: four bits in memory for
 // each region.
 const maxRegions = 1 << 28
 
 // An Intent is a write-intent bitmap: the regions that a lost journal would
 // leave in doubt (invariant 1). All methods may be called concurrently, but for
-// what ClearExcept says.
+// what ClearIdle says.
 type Intent struct {
 	size    int64 // of the volume, bytes
 	unit    int64 // region size, bytes
@@ -32,6 +32,8 @@ type Intent struct {
 	// settled are the regions that are marked and durably so. It is what the
 	// path of a write looks at; written under mu.
 	settled []atomic.Uint64
+	// busy are the regions that Mark named since the last ClearIdle.
+	busy []atomic.Uint64
 
 	mu      sync.Mutex
 	marked  []uint64           // as they shall be on disk
@@ -110,8 +112,8 @@ func newIntent(f *pageFile) *Intent {
 	words := ceil(regions, 64)
 	return &Intent{
 		size: f.h.size, unit: f.h.unit, regions: int(regions), file: f,
-		settled: make([]atomic.Uint64, words), marked: make([]uint64, words), onDisk: make([]uint64, words),
-		changed: map[int64]struct{}{},
+		settled: make([]atomic.Uint64, words), busy: make([]atomic.Uint64, words),
+		marked: make([]uint64, words), onDisk: make([]uint64, words), changed: map[int64]struct{}{},
 	}
 }
 
@@ -155,12 +157,17 @@ func (in *Intent) Need(off, n int64) bool {
 
 // Mark marks every region of which the n bytes at off have one, in memory, and
 // reports whether any was not marked before. What lies outside of the volume is
-// left out.
+// left out. It costs two atomic loads for each 64 regions once they are marked.
 func (in *Intent) Mark(off, n int64) (changed bool) {
+	from, end := in.span(off, n)
+	for w := from / 64; w*64 < end; w++ {
+		if m := mask(w, from, end); in.busy[w].Load()&m != m {
+			in.busy[w].Or(m)
+		}
+	}
 	if !in.Need(off, n) {
 		return false
 	}
-	from, end := in.span(off, n)
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for w := from / 64; w*64 < end; w++ {
@@ -187,25 +194,34 @@ func (in *Intent) span(off, n int64) (from, end int) {
 	return int(start / in.unit), int(ceil(last, in.unit))
 }
 
-// ClearExcept takes the mark from every region that keep does not claim, in
-// memory; the next Flush takes that to the disk.
+// ClearIdle takes the mark from every region that no Mark named since the last
+// ClearIdle (the first time: since the bitmap was opened or made), in memory; the
+// next Flush takes that to the disk.
 //
-// The caller sees to it that no Mark runs meanwhile: a Mark that finds its
-// region marked leaves no trace that keep could know of.
-func (in *Intent) ClearExcept(keep func(region int) bool) {
+// The caller sees to it that no Mark runs meanwhile: one that finds its region
+// marked would lose it.
+func (in *Intent) ClearIdle() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	for w, marks := range in.marked {
-		rest := marks
-		for left := marks; left != 0; left &= left - 1 {
-			if k := bits.TrailingZeros64(left); !keep(w*64 + k) {
-				rest &^= 1 << k
-			}
-		}
-		if rest != marks {
+		if rest := marks & in.busy[w].Swap(0); rest != marks {
 			in.change(w, rest)
 		}
 	}
+}
+
+// Count is how many bytes of the volume the marked regions have, as of now.
+func (in *Intent) Count() int64 {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	n := int64(0)
+	for _, marks := range in.marked {
+		n += int64(bits.OnesCount64(marks)) * in.unit
+	}
+	if last := in.regions - 1; in.marked[last/64]>>(last%64)&1 != 0 {
+		n -= int64(in.regions)*in.unit - in.size
+	}
+	return n
 }
 
 // Regions yields the number of each region that is marked, in order. Region r

@@ -36,6 +36,7 @@ func TestIntentModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		dir, in := newTestIntent(t)
 		marked := map[int]bool{}
+		busy := map[int]bool{}    // since the last ClearIdle
 		flushed := map[int]bool{} // as of the last Flush
 		onDisk := map[int]bool{}  // as far as is known: nothing after a crash
 		draw := func() (off, n int64) {
@@ -57,7 +58,7 @@ func TestIntentModel(t *testing.T) {
 				changed := false
 				each(off, n, func(r int) {
 					changed = changed || !marked[r]
-					marked[r] = true
+					marked[r], busy[r] = true, true
 				})
 				if got := in.Mark(off, n); got != changed {
 					t.Fatalf("Mark(%d, %d) is %v", off, n, got)
@@ -71,14 +72,10 @@ func TestIntentModel(t *testing.T) {
 					t.Fatalf("Need(%d, %d) is %v", off, n, got)
 				}
 			},
-			"ClearExcept": func(t *rapid.T) {
-				keep := rapid.IntRange(1, 3).Draw(t, "keep every")
-				in.ClearExcept(func(r int) bool { return r%keep == 0 })
-				for r := range marked {
-					if r%keep != 0 {
-						delete(marked, r)
-					}
-				}
+			"ClearIdle": func(t *rapid.T) {
+				in.ClearIdle()
+				maps.DeleteFunc(marked, func(r int, _ bool) bool { return !busy[r] })
+				busy = map[int]bool{}
 			},
 			"Flush": func(t *rapid.T) {
 				must(t, in.Flush())
@@ -90,7 +87,7 @@ func TestIntentModel(t *testing.T) {
 				var err error
 				in, err = OpenIntent(dir, name, intentSize, 0)
 				must(t, err)
-				marked, onDisk = maps.Clone(flushed), map[int]bool{}
+				marked, onDisk, busy = maps.Clone(flushed), map[int]bool{}, map[int]bool{}
 			},
 			"": func(t *rapid.T) {
 				var want []int
@@ -100,6 +97,13 @@ func TestIntentModel(t *testing.T) {
 				slices.Sort(want)
 				if got := slices.Collect(in.Regions()); !slices.Equal(got, want) {
 					t.Fatalf("regions %v, the model has %v", got, want)
+				}
+				bytes := int64(0)
+				for _, r := range want {
+					bytes += min(regionSize, intentSize-int64(r)*regionSize)
+				}
+				if got := in.Count(); got != bytes {
+					t.Fatalf("Count is %d, the model has %d", got, bytes)
 				}
 			},
 		})
@@ -117,7 +121,7 @@ func TestWALRuleCrashStates(t *testing.T) {
 		}
 		clear := func(odds int) {
 			if rng.IntN(odds) == 0 {
-				in.ClearExcept(func(int) bool { return rng.IntN(2) == 0 })
+				in.ClearIdle()
 			}
 		}
 		return &crashtest.Workload{
@@ -319,7 +323,8 @@ func TestMarkedIntent(t *testing.T) {
 	in, err := CreateMarkedIntent(dir, name, intentSize, regionSize)
 	must(t, err)
 	must(t, in.Flush())
-	in.ClearExcept(func(r int) bool { return r == 5 })
+	in.Mark(5*regionSize, 1)
+	in.ClearIdle()
 	dir.OnOp(nil)
 	must(t, in.Flush())
 	in, err = OpenIntent(dir.CrashClone(fakedisk.LoseAll), name, intentSize, 0)

@@ -90,10 +90,8 @@ const (
 func segmentName(number int) string { return fmt.Sprintf("%04d%s", number, segmentSuffix) }
 
 // IsSegment reports whether a file of that name is one of a journal's: a segment,
-// or one that a crash left half made.
-func IsSegment(name string) bool {
-	return strings.HasSuffix(strings.TrimSuffix(name, tmpSuffix), segmentSuffix)
-}
+// one that a crash left half made, or one that was set aside.
+func IsSegment(name string) bool { return strings.Contains(name, segmentSuffix) }
 
 func segmentNames(dir disk.FS) ([]string, error) {
 	all, err := dir.List()

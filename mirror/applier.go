@@ -272,38 +272,22 @@ func (v *Volume) outOfSpace(err error) {
 func (v *Volume) checkpointLoop() {
 	tick := time.NewTicker(5 * v.opts.SyncInterval)
 	defer tick.Stop()
-	for {
-		quiet := false
+	for ticks := 0; ; {
+		idle := false
 		select {
 		case <-v.checkpointKick:
 		case <-tick.C:
-			quiet = true
+			ticks++
+			idle = ticks%intentTicks == 0
 		case <-v.ctx.Done():
 			return
 		}
 		if err := v.takeCheckpoint(); err == nil {
 			v.trim()
-			if quiet {
+			if idle {
 				v.clearIntent()
 			}
 		}
-	}
-}
-
-// clearIntent takes back the write-intent bits of a volume that has come to
-// rest: everything is stable and durable in the store. Under load they stay, so
-// that a working set is marked once.
-func (v *Volume) clearIntent() {
-	v.seq.Lock()
-	v.mu.Lock()
-	rest := v.checkpoint == v.end && v.failure == nil
-	v.mu.Unlock()
-	if rest {
-		v.intent.ClearExcept(func(int) bool { return false })
-	}
-	v.seq.Unlock()
-	if err := v.intent.Flush(); err != nil {
-		v.fault(fmt.Errorf("write the write-intent bitmap: %w", err))
 	}
 }
 

@@ -347,9 +347,10 @@ func (c *checker) base(file, node string, base Position, all bool) {
 	h := c.super.History
 	switch {
 	case h.Holds(base, c.end):
-	case c.whole && !all && base.LSN > c.end && h.Position(base.LSN) == base:
+	case c.whole && !all && base.LSN > c.end && h.Position(base.LSN) == base && c.super.Resync == nil:
 		// What a bitmap is relative to was durable here before, and is never
-		// truncated. With all bits set it means nothing.
+		// truncated, but where a resync goes on from an empty journal. With all bits
+		// set it means nothing.
 		c.problem(file, -1, base.LSN, "the bits are relative to this record, and the journal ends at LSN %d, before it: records that were durable are gone; %s", c.end, refill)
 	case c.whole:
 		c.remark(file, -1, base.LSN, "the bits are relative to a record that is not in the history: a resync with %q is a full one", node)

@@ -36,8 +36,8 @@ func TestInvariant9Alone(t *testing.T) {
 		{fakedisk.OpDatasync, "*.seg", func(_ *Volume, c *client) { <-c.asyncFlush() }, false},
 		{fakedisk.OpWrite, superblockName, func(v *Volume, _ *client) { _ = v.commitSuper(func(*Superblock) {}) }, false},
 		{fakedisk.OpDatasync, superblockName, func(v *Volume, _ *client) { _ = v.commitSuper(func(*Superblock) {}) }, false},
-		{fakedisk.OpWrite, intentName, func(v *Volume, _ *client) { v.intent.ClearExcept(func(int) bool { return false }); _ = v.syncNow() }, false},
-		{fakedisk.OpDatasync, intentName, func(v *Volume, _ *client) { v.intent.ClearExcept(func(int) bool { return false }); _ = v.syncNow() }, false},
+		{fakedisk.OpWrite, intentName, func(v *Volume, _ *client) { v.intent.ClearIdle(); v.intent.ClearIdle(); _ = v.syncNow() }, false},
+		{fakedisk.OpDatasync, intentName, func(v *Volume, _ *client) { v.intent.ClearIdle(); v.intent.ClearIdle(); _ = v.syncNow() }, false},
 		{fakedisk.OpWrite, fakeData, func(_ *Volume, c *client) { <-c.asyncFlush() }, true},
 		{fakedisk.OpDatasync, fakeData, func(v *Volume, _ *client) { _ = v.takeCheckpoint() }, true},
 	} {

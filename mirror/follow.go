@@ -25,6 +25,9 @@ type targetState struct {
 
 // follow is the handshake of a Secondary with a Primary, and then the session.
 func (l *link) follow() error {
+	if err := l.sayRegions(); err != nil {
+		return err
+	}
 	t, body, err := l.next()
 	if err != nil {
 		return err

@@ -161,6 +161,9 @@ func (l *link) lead() error {
 	if err := l.checkStanding(); err != nil {
 		return err
 	}
+	if err := l.takeRegions(); err != nil {
+		return err
+	}
 	proceed, err := l.plan()
 	if err != nil {
 		return err

@@ -112,7 +112,7 @@ func openJournalDir(dir, jdir disk.FS) (disk.FS, io.Closer, error) {
 	owner, err := readLink(jdir, ownerName)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil, fmt.Errorf("the journal is not in the directory %v (is its disk mounted?)", jdir)
+		return nil, nil, fmt.Errorf("%w: it is not in the directory %v (is its disk mounted?)", ErrJournalLost, jdir)
 	case err != nil:
 		return nil, nil, err
 	case owner.ID != link.ID:
@@ -123,6 +123,26 @@ func openJournalDir(dir, jdir disk.FS) (disk.FS, io.Closer, error) {
 		return nil, nil, err
 	}
 	return jdir, lock, nil
+}
+
+// claimJournalDir is openJournalDir for a replica whose journal is given up: an
+// empty directory in its place, of a new disk perhaps, becomes the journal's.
+func claimJournalDir(dir, jdir disk.FS) (disk.FS, io.Closer, error) {
+	found, lock, err := openJournalDir(dir, jdir)
+	if jdir == nil || !errors.Is(err, ErrJournalLost) {
+		return found, lock, err
+	}
+	if err := mustBeEmpty(jdir); err != nil {
+		return nil, nil, err
+	}
+	link, err := readLink(dir, linkName)
+	if err == nil {
+		err = link.write(jdir, ownerName)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	return openJournalDir(dir, jdir)
 }
 
 // EraseJournal removes, durably, what Create made in jdir for the replica in

@@ -60,6 +60,7 @@ func (v *Volume) shrink() {
 		v.mu.Unlock()
 		return
 	}
+	has := v.memberHoldings()
 	for _, p := range gone {
 		v.leaving[p.node] = p
 		p.closeLink(CodeBusy, "it is being removed from the in-sync set")
@@ -81,9 +82,9 @@ func (v *Volume) shrink() {
 	}
 	kick(v.syncKick)
 	v.mu.Lock()
-	defer v.mu.Unlock()
 	err = v.await(v.ctx, func() (bool, error) { return v.othersHave(lsn), v.failure })
 	if err != nil {
+		v.mu.Unlock()
 		return
 	}
 	for _, p := range gone {
@@ -95,6 +96,8 @@ func (v *Volume) shrink() {
 	}
 	v.advance()
 	v.broadcast()
+	v.mu.Unlock()
+	v.raiseHeld(has)
 }
 
 // othersHave reports whether lsn is durable here and on every voter that is not

@@ -65,7 +65,18 @@ func (v *Volume) openFiles() error {
 		}
 		v.opts.BootID = boot
 	}
+	if err := v.openSuperblock(); err != nil {
+		return err
+	}
 	var err error
+	if v.intent, err = v.openIntent(); err != nil {
+		return fmt.Errorf("open the write-intent bitmap: %w", err)
+	}
+	return v.openJournal()
+}
+
+// openSuperblock reads the superblock, which has to be that of this replica.
+func (v *Volume) openSuperblock() (err error) {
 	if v.superFile, v.super, err = OpenSuperblock(v.opts.FS); err != nil {
 		return err
 	}
@@ -78,26 +89,7 @@ func (v *Volume) openFiles() error {
 	case sb.Size != v.store.Size():
 		return fmt.Errorf("the backing store has %d bytes, the volume %d", v.store.Size(), sb.Size)
 	}
-	if v.intent, err = v.openIntent(); err != nil {
-		return fmt.Errorf("open the write-intent bitmap: %w", err)
-	}
-	return v.openJournal()
-}
-
-// openIntent makes the bitmap anew, with every region marked, if it is gone or
-// unreadable: then each may differ.
-func (v *Volume) openIntent() (*bitmap.Intent, error) {
-	in, err := bitmap.OpenIntent(v.opts.FS, intentName, v.super.Size, 0)
-	switch {
-	case errors.Is(err, bitmap.ErrDamaged):
-		if err := v.opts.FS.Rename(intentName, intentName+brokenSuffix); err != nil {
-			return nil, fmt.Errorf("set the unreadable bitmap aside: %w", err)
-		}
-	case !errors.Is(err, fs.ErrNotExist):
-		return in, err
-	}
-	v.log.Warn("a new write-intent bitmap is made, with every region marked", "because", err)
-	return bitmap.CreateMarkedIntent(v.opts.FS, intentName, v.super.Size, 0)
+	return nil
 }
 
 // openJournal opens the journal and sweeps it (replication.md 6): records
@@ -115,7 +107,7 @@ func (v *Volume) openJournal() error {
 	// outside the history (14d).
 	newest := func(st journal.State) error { return v.superFile.CheckNoted(st.Noted.SuperblockSeq) }
 	if v.journal, st, err = journal.Open(dir, journal.Options{Valid: v.super.History.Valid, Accept: newest}); err != nil {
-		return fmt.Errorf("open the journal: %w", err)
+		return journalLost(fmt.Errorf("open the journal: %w", err))
 	}
 	v.segmentSize = v.journal.SegmentSize()
 	if kept := v.super.History.CutTo(st.End); len(kept) < len(v.super.History) {
@@ -143,24 +135,24 @@ func (v *Volume) recover() error {
 	if err := v.renewIncarnation(); err != nil {
 		return err
 	}
-	if f, err := v.opts.FS.Open(failedName); err == nil {
-		v.super.Disk = Failed
-		_ = f.Close() // nothing was written
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("look for a note that the replica failed: %w", err)
+	if err := v.heedFailed(); err != nil {
+		return err
 	}
 	if v.super.Disk == Failed {
-		v.failure = fmt.Errorf("%w earlier: delete this replica and create it again, its peers fill it", ErrFailed)
+		v.failure = fmt.Errorf("%w earlier: once its disk is sound again, repair this replica, and its peers resync it", ErrFailed)
+	}
+	v.queue = newQueue(v.applied + 1)
+	if err := v.fillQueue(); err != nil {
+		return err
 	}
 	durable, err := v.journal.Sync()
 	if err != nil {
 		return fmt.Errorf("sync the journal: %w", err)
 	}
-	v.durable, v.stableNote = durable, v.stable
-	v.queue = newQueue(v.applied + 1)
-	if err := v.fillQueue(); err != nil {
+	if err := v.intent.Flush(); err != nil {
 		return err
 	}
+	v.durable, v.stableNote = durable, v.stable
 	v.stable = v.queue.wholeTo(v.stable)
 	v.stableNote = v.stable
 	v.committed = v.applied
@@ -170,6 +162,20 @@ func (v *Volume) recover() error {
 		kick(v.applyKick)
 	}
 	return v.openBitmaps()
+}
+
+// heedFailed looks whether the replica failed without its superblock being able
+// to say so (noteFailed).
+func (v *Volume) heedFailed() error {
+	f, err := v.opts.FS.Open(failedName)
+	switch {
+	case err == nil:
+		v.super.Disk = Failed
+		_ = f.Close() // nothing was written
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("look for a note that the replica failed: %w", err)
+	}
+	return nil
 }
 
 // renewIncarnation gives the replica a new incarnation if it may have lost what
@@ -213,6 +219,7 @@ func (v *Volume) fillQueue() error {
 		if !ok {
 			return fmt.Errorf("the journal ends before LSN %d: %w", v.end, journal.ErrDamaged)
 		}
+		v.intent.Mark(rec.Offset, rec.Length) // it may have reached the disk without
 		v.pushEvictable(&rec)
 	}
 	return nil
@@ -233,8 +240,8 @@ func (v *Volume) pushEvictable(rec *journal.Record) {
 }
 
 // openBitmaps opens each peer's out-of-sync bitmap. One that is missing or
-// unreadable is made anew, relative to the oldest record in the journal, for
-// what is older is known to nobody.
+// unreadable is made anew, with every block set unless the journal reaches back
+// to the volume's beginning: what is older is known to nobody.
 func (v *Volume) openBitmaps() error {
 	first := v.journal.First()
 	for node, p := range v.peers {
@@ -253,6 +260,12 @@ func (v *Volume) openBitmaps() error {
 			}
 			if m, err = bitmap.Create(v.opts.FS, name, v.super.Size, base); err != nil {
 				return fmt.Errorf("create the out-of-sync bitmap of %q: %w", node, err)
+			}
+			if first > 1 {
+				m.SetAll()
+			}
+			if err := m.Flush(); err != nil {
+				return fmt.Errorf("write the out-of-sync bitmap of %q: %w", node, errors.Join(err, m.Close()))
 			}
 		}
 		p.bits = m

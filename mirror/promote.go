@@ -127,7 +127,7 @@ func (v *Volume) judgePromotion(force bool) error {
 		never.Unknown = append(never.Unknown, v.failure.Error())
 	}
 	if v.super.Disk == Inconsistent {
-		never.Unknown = append(never.Unknown, "its data is Inconsistent, in the middle of a resync from "+v.super.Resync.Source)
+		never.Unknown = append(never.Unknown, "its data is Inconsistent: "+v.super.Resync.String())
 	}
 	if (v.super.Disk == Outdated || v.super.Excluded) && !v.supersedes() {
 		unsafe.Unknown = append(unsafe.Unknown, "its data is Outdated: others are known to have gone on without it")
@@ -250,6 +250,7 @@ func (v *Volume) becomePrimary(set []Member) error {
 	}
 	v.apply.Lock() // no round may be under way that was begun as Secondary
 	v.mu.Lock()
+	has := v.memberHoldings()
 	// It may lack what was acknowledged.
 	suspect := v.super.Excluded || setHasNode(v.super.Set, v.opts.Node) && !setHas(v.super.Set, v.self())
 	epoch, version := v.super.Epoch, v.super.SetVersion
@@ -293,6 +294,7 @@ func (v *Volume) becomePrimary(set []Member) error {
 	}
 	v.log.Info("promoted; serves once its generation is durable on every member", "generation", lsn, "members", nodesOf(set))
 	kick(v.syncKick)
+	v.raiseHeld(has)
 	return nil
 }
 

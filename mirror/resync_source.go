@@ -16,6 +16,7 @@ import (
 // itself only grows until the peer is a member again.
 type resyncSource struct {
 	left  *bitmap.Blocks // what is still to be sent; in memory
+	upTo  LSN            // the newest record that is not on the stream, but in the blocks
 	next  int64          // bytes: the cursor
 	total int64          // bytes
 	began time.Time
@@ -36,6 +37,10 @@ const resyncWindow = 64 << 20
 // in the peer's bitmap, if that is relative to no later point than the peer's
 // own base, and those of every record since that is still in the journal. All
 // of it is durable before the first block is sent.
+//
+// A peer that lost its journal has everything that it ever acknowledged as
+// durable, outside of the regions that it named: more than its base, and all
+// that our bitmap is relative to (replication.md 14).
 func (l *link) planResync() (*Proceed, error) {
 	v, p, c := l.v, l.peer, &l.verdict
 	base := l.mine.Description.History.Position(c.Common)
@@ -50,12 +55,16 @@ func (l *link) planResync() (*Proceed, error) {
 
 	have := p.bits.Base()
 	relative := Position{Generation: have.Generation, LSN: LSN(have.LSN)}
-	full := !(sb.History.Holds(relative, v.journal.End()) && relative.LSN <= base.LSN)
+	lost := l.theirs.Resync != nil && l.theirs.Resync.JournalLost
+	full := !sb.History.Holds(relative, v.journal.End()) || relative.LSN > base.LSN && !lost
 	if full {
 		p.bits.SetAll()
 	} else {
 		v.mu.Lock()
-		first := max(p.bitsThrough, base.LSN) + 1
+		first := p.bitsThrough + 1
+		if !lost {
+			first = max(first, base.LSN+1)
+		}
 		v.mu.Unlock()
 		if err := l.markRecords(first, from-1); err != nil {
 			return nil, err
@@ -68,7 +77,7 @@ func (l *link) planResync() (*Proceed, error) {
 	}
 	left := p.bits.Snapshot()
 	v.mu.Lock()
-	l.source.resync = &resyncSource{left: left, total: left.Count(), began: time.Now()}
+	l.source.resync = &resyncSource{left: left, upTo: from - 1, total: left.Count(), began: time.Now()}
 	v.mu.Unlock()
 	v.log.Info("the journal does not reach back: blocks are copied", "peer", p.node, "bytes", left.Count(), "full", full, "base", base.LSN)
 	return &Proceed{Mode: ModeResync, Volume: sb.Volume, Epoch: sb.Epoch, Common: c.Common, From: from, PrevCRC: crc, History: sb.History}, nil
@@ -94,11 +103,12 @@ func (l *link) markRecords(from, upTo LSN) error {
 // sendBlock sends the next block, or the end, if the window and the rate allow
 // it. It is called between frames of records, on the sender's goroutine: every
 // record that was sent before is older than what the block was read after, or
-// is not yet stable and so not applied there before it (replication.md 7).
+// is not yet stable and so not applied there before it (replication.md 7). What
+// the stream does not bring has to be committed first, for a block shows no more.
 func (l *link) sendBlock(r *resyncSource) (bool, error) {
 	v := l.v
 	v.mu.Lock()
-	wait := r.endSent || r.sentBytes-r.ackedBytes >= resyncWindow || r.early(v.opts.ResyncRate)
+	wait := v.committed < r.upTo || r.endSent || r.sentBytes-r.ackedBytes >= resyncWindow || r.early(v.opts.ResyncRate)
 	committed := v.committed
 	v.mu.Unlock()
 	if wait {

@@ -37,7 +37,7 @@ func (l *link) beginResync(m *Proceed) error {
 		}
 		mark = &ResyncMark{Base: l.mine.Description.History.Position(m.Common)}
 	}
-	mark = &ResyncMark{Base: mark.Base, Source: l.peer.node}
+	mark = &ResyncMark{Base: mark.Base, Source: l.peer.node, JournalLost: mark.JournalLost}
 	v.tail.Lock()
 	defer v.tail.Unlock()
 	v.apply.Lock()

@@ -91,6 +91,39 @@ func (v *Volume) raiseBases() (LSN, error) {
 	return limit, nil
 }
 
+// memberHoldings is what each member has durably, for certain. v.mu is held.
+func (v *Volume) memberHoldings() map[*peer]LSN {
+	has := map[*peer]LSN{}
+	for _, p := range v.peers {
+		if upTo, away := p.hold(); !away && setHasNode(v.super.Set, p.node) {
+			has[p] = upTo
+		}
+	}
+	return has
+}
+
+// raiseHeld raises the bases of the bitmaps of peers that leave the in-sync set to
+// what they had when they were members: should one come back without its journal,
+// nothing older is copied.
+func (v *Volume) raiseHeld(has map[*peer]LSN) {
+	for p, upTo := range has {
+		v.mu.Lock()
+		base, behind := v.position(upTo), p.bitsThrough < upTo
+		v.mu.Unlock()
+		if !behind {
+			continue
+		}
+		p.bits.SetBase(base)
+		if err := p.bits.Flush(); err != nil {
+			v.fault(fmt.Errorf("raise the base of the out-of-sync bitmap of %q: %w", p.node, err))
+			return
+		}
+		v.mu.Lock()
+		p.bitsThrough = max(p.bitsThrough, upTo)
+		v.mu.Unlock()
+	}
+}
+
 // bitsInstead sets the oldest records, about so many bytes of them, in the
 // bitmaps of the peers that are away, durably, and returns the new limit.
 func (v *Volume) bitsInstead(bytes int64) (LSN, error) {

@@ -5,6 +5,7 @@ import (
 	"net"
 	"path"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ type gate struct {
 	held bool
 	way  []func()
 	raw  []net.Conn
+	sent atomic.Int64 // bytes, held or not
 }
 
 func (r *rig) gate(from, to string) *gate { return r.gates[[2]string{from, to}] }
@@ -93,6 +95,7 @@ func (c *gatedConn) Write(p []byte) (int, error) {
 	if closed {
 		return 0, net.ErrClosed
 	}
+	c.gate.sent.Add(int64(len(p)))
 	later := append([]byte(nil), p...)
 	if c.gate.pass(c.Conn, func() { _, _ = c.Conn.Write(later) }) {
 		return c.Conn.Write(p)

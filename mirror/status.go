@@ -27,6 +27,7 @@ type Status struct {
 	Checkpoint LSN `json:"checkpoint"` // in the backing store, durably
 
 	PendingBytes int64         `json:"pendingBytes"` // payload in memory, not yet applied
+	InDoubt      int64         `json:"inDoubt"`      // bytes that a lost journal would leave in doubt
 	Journal      JournalStatus `json:"journal"`
 	Sessions     int           `json:"sessions"` // clients attached
 	Serving      bool          `json:"serving"`  // a Primary that answers clients

@@ -36,7 +36,7 @@ import (
 //	 -    boot id        (1 length byte, up to 255 bytes)
 //	 1    disk state     (0 Diskless, 1 Attaching, 2 Failed, 3 Inconsistent, 4 Outdated, 5 Consistent, 6 UpToDate)
 //	 8    loss counter
-//	 1    resync mark    (0, 1); with 1 follow 16 base generation, 8 base LSN, source's name
+//	 1    resync mark    (0, 1, 2 journal lost); with 1 and 2 follow 16 base generation, 8 base LSN, source's name
 //	 -    history        (history_format.go)
 //
 // All little-endian. The 32 header bytes mean the same in every version. A slot
@@ -128,11 +128,15 @@ func (s *Superblock) appendBody(b []byte) []byte {
 }
 
 func appendResyncMark(b []byte, m *ResyncMark) []byte {
-	b = appendBool(b, m != nil)
-	if m != nil {
-		b = appendString(appendPosition(b, m.Base), m.Source)
+	switch {
+	case m == nil:
+		return append(b, 0)
+	case m.JournalLost:
+		b = append(b, 2)
+	default:
+		b = append(b, 1)
 	}
-	return b
+	return appendString(appendPosition(b, m.Base), m.Source)
 }
 
 // decodeSlot reads slot number slot from b, which may be longer than the slot's
@@ -193,8 +197,9 @@ func decodeBody(b []byte) (Superblock, error) {
 }
 
 func (r *fieldReader) resyncMark() *ResyncMark {
-	if !r.bool("the resync mark") {
+	kind := r.enum("the resync mark", 3)
+	if kind == 0 {
 		return nil
 	}
-	return &ResyncMark{Base: r.position(), Source: r.string()}
+	return &ResyncMark{JournalLost: kind == 2, Base: r.position(), Source: r.string()}
 }

@@ -392,7 +392,7 @@ func TestSuperblockFields(t *testing.T) {
 		{"member's name", afterNames + 28, 'z'},
 		{"excluded", afterSet, 2},
 		{"disk state", afterBoot, 7},
-		{"resync mark", afterBoot + 9, 2},
+		{"resync mark", afterBoot + 9, 3},
 		{"history's names", hist, 3},
 		{"history's name twice", hist + 2, 'b'},
 		{"generations", hist + 6, 0xff},

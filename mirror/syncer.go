@@ -92,8 +92,9 @@ func (v *Volume) appendNote(notes journal.Notes) {
 	v.mu.Unlock()
 }
 
-// syncNow makes everything appended before the call durable. The write-intent
-// bits of the records go first: none is durable without its bit (invariant 1).
+// syncNow makes everything appended before the call durable. None of it counts
+// as durable before its region's write-intent mark is (invariant 1): the marks,
+// which were made before the records were appended, go last.
 func (v *Volume) syncNow() error {
 	if v.diskless() {
 		return nil
@@ -102,11 +103,10 @@ func (v *Volume) syncNow() error {
 	noted, cuts := v.noted, v.cuts
 	v.unsynced = 0
 	v.mu.Unlock()
-	if err := v.intent.Flush(); err != nil {
-		v.fault(err)
-		return err
-	}
 	durable, err := v.journal.Sync()
+	if err == nil {
+		err = v.intent.Flush()
+	}
 	if err != nil {
 		v.fault(err)
 		return err

@@ -138,7 +138,22 @@ type Superblock struct {
 // A ResyncMark says what an Inconsistent replica's store is made of.
 type ResyncMark struct {
 	Base   Position // the consistent image that it began from; LSN 0 is all zeroes
-	Source string   // the node that it copies from
+	Source string   // the node that it copies from; "" if none was met yet
+	// JournalLost: the replica was whole when its journal was lost, and has more
+	// than Base, who knows how much (replication.md 14). A source has to have
+	// Base; what may differ is what the source holds to be out of sync, and what
+	// the write-intent bitmap marks.
+	JournalLost bool
+}
+
+func (m *ResyncMark) String() string {
+	switch {
+	case m.JournalLost && m.Source == "":
+		return "its journal was lost, and no source has come to resync it"
+	case m.JournalLost:
+		return "its journal was lost; it is in the middle of a resync from " + m.Source
+	}
+	return "in the middle of a resync from " + m.Source
 }
 
 // Protocol is when a write is acknowledged.

@@ -51,8 +51,9 @@ type Volume struct {
 
 	// seq is the sequencer's lock: its holder alone gives LSNs and appends to
 	// the journal. Taken before mu.
-	seq     sync.Mutex
-	scratch batch // the sequencer's and the receiver's working memory
+	seq       sync.Mutex
+	scratch   batch // the sequencer's and the receiver's working memory
+	intentEnd LSN   // the end when clearIntent last looked
 
 	// super commits the superblock. Taken after seq, before mu.
 	superMu   sync.Mutex

@@ -50,6 +50,7 @@ const (
 	FrameRefuse
 	FrameRead
 	FrameReadReply
+	FrameRegions
 )
 
 // frameKinds says of each type its name, the most bytes of its body, and how
@@ -76,6 +77,7 @@ var frameKinds = [...]struct {
 	FrameRefuse:      {name: "Refuse", limit: maxNotice},
 	FrameRead:        {name: "Read", limit: 28},
 	FrameReadReply:   {name: "ReadReply", limit: readReplyFixed + MaxReadPayload, fixed: readReplyFixed},
+	FrameRegions:     {name: "Regions", limit: 3 + 16*maxRegions},
 }
 
 // String is the type's name.
@@ -92,7 +94,7 @@ func (t FrameType) known() bool { return t >= FrameHello && int(t) < len(frameKi
 // say why; the connection is of no further use.
 var ErrFrame = errors.New("invalid frame from peer")
 
-// A Message is the body of a frame. The types are Hello to ReadReply; of
+// A Message is the body of a frame. The types are Hello to Regions; of
 // Records, Block and ReadReply it is what comes before their payloads.
 type Message interface {
 	FrameType() FrameType

@@ -10,6 +10,45 @@ import (
 // MaxBlockPayload is the most payload bytes of a Block frame.
 const MaxBlockPayload = 1 << 20
 
+// Regions is what a replica that lost its journal says, between its Hello and
+// the Primary's Proceed: which parts of its store are in doubt, besides what the
+// Primary knows to be out of sync (replication.md 14). Several may follow one
+// another; the last one says so.
+//
+//	1 last (0, 1), 2 ranges (at most 1024), per range 8 offset, 8 length
+type Regions struct {
+	Last   bool
+	Ranges []Range
+}
+
+// A Range of a volume, bytes.
+type Range struct{ Offset, Length int64 }
+
+const maxRegions = 1024
+
+func (*Regions) FrameType() FrameType { return FrameRegions }
+
+func (m *Regions) Encode(dst []byte) []byte {
+	dst = le.AppendUint16(appendBool(dst, m.Last), uint16(len(m.Ranges)))
+	for _, r := range m.Ranges {
+		dst = le.AppendUint64(le.AppendUint64(dst, uint64(r.Offset)), uint64(r.Length))
+	}
+	return dst
+}
+
+func (m *Regions) Decode(body []byte) error {
+	r := fieldReader{b: body}
+	*m = Regions{Last: r.bool("last")}
+	n := int(r.u16())
+	if n > maxRegions {
+		r.fail("%d ranges, the limit is %d", n, maxRegions)
+	}
+	for i := 0; i < n && r.err == nil; i++ {
+		m.Ranges = append(m.Ranges, Range{r.size("the offset"), r.size("the range")})
+	}
+	return r.finish(FrameRegions)
+}
+
 // ResyncStart begins a bitmap resync.
 //
 //	8 bytes to be copied

@@ -41,6 +41,7 @@ func sampleMessages() []Message {
 		&Bye{Code: CodeShutdown + 1, Sentence: "the daemon stops"},
 		&Refuse{Code: CodeSplitBrain, Sentence: "split-brain"},
 		&Read{ID: 3, Committed: 110, Offset: 1 << 20, Length: 4096},
+		&Regions{Last: true, Ranges: []Range{{16 << 20, 32 << 20}, {1 << 40, 4096}}},
 	}
 }
 

@@ -109,7 +109,7 @@ func TestRealJournalMissing(t *testing.T) {
 	if err := os.Mkdir(journal, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	problem(c, "the journal is not in the directory "+journal+" (is its disk mounted?)")
+	problem(c, "it is not in the directory "+journal+" (is its disk mounted?)")
 	if names := namesIn(t, journal); len(names) != 0 {
 		t.Fatalf("%q was made in its place", names)
 	}
