@@ -63,6 +63,12 @@ type PromoteRequest struct {
 	Force bool `json:"force"`
 }
 
+// RepairRequest is the body of POST /v1/volumes/{name}/repair.
+type RepairRequest struct {
+	Force       bool  `json:"force"`
+	JournalSize int64 `json:"journalSize,omitempty"` // bytes, of the new journal; 0 is the old one's
+}
+
 // PeerRequest is the body of POST /v1/volumes/{name}/connect and /disconnect.
 type PeerRequest struct {
 	Peer string `json:"peer,omitempty"` // "" is every peer of the volume

@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"net/url"
 	"syscall"
+
+	"github.com/lockstep-storage/lockstep/mirror"
 )
 
 // maxAnswer is the most that a Client reads of one answer, in bytes.
@@ -72,6 +74,16 @@ func (c *Client) Promote(ctx context.Context, name string, r PromoteRequest) (Vo
 // Demote makes the node a Secondary of the volume.
 func (c *Client) Demote(ctx context.Context, name string) (VolumeStatus, error) {
 	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/demote"), nil)
+}
+
+// PlanRepair asks what Repair would do; it changes nothing.
+func (c *Client) PlanRepair(ctx context.Context, name string) (mirror.RepairPlan, error) {
+	return call[mirror.RepairPlan](ctx, c, http.MethodGet, volumePath(name, "/repair"), nil)
+}
+
+// Repair gives up the journal of a replica that lost it, or failed.
+func (c *Client) Repair(ctx context.Context, name string, r RepairRequest) (VolumeStatus, error) {
+	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/repair"), r)
 }
 
 // Connect lets the volume seek its peer, or all of them.

@@ -62,7 +62,7 @@ func (n *Node) retire(ctx context.Context, h *hosted) error {
 		return nil
 	}
 	// It may be half closed: nothing of it can be trusted to serve again.
-	n.volumes.put(&hosted{name: h.name, problem: fmt.Sprintf("volume %q was to be deleted, but closing it failed: %v: restart the daemon, or delete it again", h.name, err)})
+	n.volumes.put(&hosted{name: h.name, problem: fmt.Sprintf("volume %q was to be closed, and that failed: %v: restart the daemon, or try again", h.name, err)})
 	return fmt.Errorf("close volume %q: %w", h.name, err)
 }
 

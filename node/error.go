@@ -19,6 +19,7 @@ const (
 	CodeBusy       Code = "busy"             // 409: another change is under way
 	CodeRefused    Code = "refused"          // 409: not in this state
 	CodeUnsafe     Code = "unsafe-promotion" // 409: Unknown says why; force overrides
+	CodeRepair     Code = "unsafe-repair"    // 409: Unknown says what may be lost; force overrides
 	CodeStopping   Code = "stopping"         // 503: the daemon is shutting down
 	CodeFailed     Code = "failed"           // 500: it was tried and went wrong
 )
@@ -31,6 +32,7 @@ var httpStatus = map[Code]int{
 	CodeBusy:       http.StatusConflict,
 	CodeRefused:    http.StatusConflict,
 	CodeUnsafe:     http.StatusConflict,
+	CodeRepair:     http.StatusConflict,
 	CodeStopping:   http.StatusServiceUnavailable,
 	CodeFailed:     http.StatusInternalServerError,
 }
@@ -41,7 +43,7 @@ type Error struct {
 	Text string `json:"error"`
 	Code Code   `json:"code"`
 	// Unknown lists, for CodeUnsafe, what is not known that a safe promotion
-	// needs to know.
+	// needs to know, and for CodeRepair what a forced repair may lose.
 	Unknown []string `json:"unknown,omitempty"`
 }
 
@@ -61,6 +63,12 @@ func asError(err error) *Error {
 			return refuse(CodeRefused, "%v", err)
 		}
 		return &Error{Text: err.Error(), Code: CodeUnsafe, Unknown: u.Unknown}
+	}
+	if r, ok := errors.AsType[*mirror.RepairRefusedError](err); ok {
+		if r.Hopeless {
+			return refuse(CodeRefused, "%v", err)
+		}
+		return &Error{Text: err.Error(), Code: CodeRepair, Unknown: r.Plan.Loses}
 	}
 	return refuse(CodeFailed, "%v", err)
 }

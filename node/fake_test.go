@@ -90,6 +90,11 @@ func (v *fakeVolume) Disconnect(peer string) error {
 	return nil
 }
 
+func (v *fakeVolume) PlanRepair(mirror.RepairOptions) (mirror.RepairPlan, error) {
+	plan := mirror.RepairPlan{Volume: v.o.Volume, Node: v.o.Node, Refused: "there is nothing to repair"}
+	return plan, &mirror.RepairRefusedError{Plan: plan, Hopeless: true}
+}
+
 func (v *fakeVolume) Status() mirror.Status {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -112,7 +117,16 @@ type fakes struct {
 
 func (f *fakes) engine() engine {
 	f.open = map[string]*fakeVolume{}
-	return engine{create: f.create, open: f.openVolume}
+	return engine{create: f.create, open: f.openVolume, plan: f.repair, repair: f.repair}
+}
+
+// repair makes a bad superblock good.
+func (f *fakes) repair(o mirror.Options, r mirror.RepairOptions) (mirror.RepairPlan, error) {
+	plan := mirror.RepairPlan{Volume: o.Volume, Node: o.Node, Reason: "it is bad", Refused: "it is the only copy"}
+	if err := o.Store.Close(); err != nil || !r.Force {
+		return plan, errors.Join(err, &mirror.RepairRefusedError{Plan: plan})
+	}
+	return plan, errors.Join(o.FS.Remove("superblock"), f.create(o.FS, mirror.CreateOptions{}))
 }
 
 func (f *fakes) create(fs disk.FS, o mirror.CreateOptions) error {

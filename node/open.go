@@ -34,6 +34,10 @@ func (n *Node) openAll(names []string) {
 // and stands in the table with the reason.
 func (n *Node) open(name string) *hosted {
 	v, err := n.openVolume(name)
+	if errors.Is(err, mirror.ErrJournalLost) {
+		return n.problem(name, fmt.Errorf("%w. Nothing on disk was overwritten. Mend it and restart the daemon; or give the journal up "+
+			"and have the replica resynced with `lockstep repair %s`", err, name))
+	}
 	if err != nil {
 		return n.problem(name, fmt.Errorf("%w. Nothing on disk was overwritten. Mend it and restart the daemon; or, if another node holds the data, "+
 			"remove this replica with `lockstep delete %s` and create it anew", err, name))
@@ -56,34 +60,43 @@ func (n *Node) problem(name string, err error) *hosted {
 }
 
 func (n *Node) openVolume(name string) (volume, error) {
+	o, err := n.options(name)
+	if err != nil {
+		return nil, err
+	}
+	return n.engine.open(o)
+}
+
+// options open the store and say how to open the volume on it.
+func (n *Node) options(name string) (o mirror.Options, err error) {
 	dir := n.dir.volume(name)
 	stored, err := readSettings(dir)
 	if err != nil {
-		return nil, err
+		return o, err
 	}
 	s := n.effective(name, stored)
 	fsys, err := disk.OS(dir)
 	if err != nil {
-		return nil, err
+		return o, err
 	}
 	journal, err := openJournal(s, disk.OS)
 	if err != nil {
-		return nil, err
+		return o, err
 	}
 	path := storePath(dir, s)
 	f, err := store.OpenFile(path, store.FileOptions{})
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("its store %s is missing (is its disk mounted?)", path)
+		return o, fmt.Errorf("its store %s is missing (is its disk mounted?)", path)
 	}
 	if err != nil {
-		return nil, err
+		return o, err
 	}
-	return n.engine.open(mirror.Options{
+	return mirror.Options{
 		Node: n.cfg.Node, Volume: name, FS: fsys, Journal: journal, Store: f,
 		Peers: s.names(), Dialer: newDialer(s.Peers), Logger: n.log,
 		PendingLimit: s.PendingLimit, PeerTimeout: time.Duration(s.PeerTimeout), SyncInterval: time.Duration(s.SyncInterval),
 		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate, OnIOError: s.OnIOError,
-	})
+	}, nil
 }
 
 // dialer reaches a volume's peers at their configured addresses.

@@ -18,6 +18,7 @@ type volume interface {
 	Demote(ctx context.Context) error
 	Connect(peer string) error // "" is all of them
 	Disconnect(peer string) error
+	PlanRepair(r mirror.RepairOptions) (mirror.RepairPlan, error)
 	Status() mirror.Status
 	Accept(conn net.Conn, pre mirror.Preamble, version uint16)
 }
@@ -28,10 +29,14 @@ var _ volume = (*mirror.Volume)(nil)
 type engine struct {
 	create func(fs disk.FS, o mirror.CreateOptions) error
 	open   func(o mirror.Options) (volume, error)
+	plan   func(o mirror.Options, r mirror.RepairOptions) (mirror.RepairPlan, error)
+	repair func(o mirror.Options, r mirror.RepairOptions) (mirror.RepairPlan, error)
 }
 
 var mirrorEngine = engine{
 	create: mirror.Create,
+	plan:   mirror.PlanRepair,
+	repair: mirror.Repair,
 	open: func(o mirror.Options) (volume, error) {
 		v, err := mirror.Open(o)
 		if err != nil {
