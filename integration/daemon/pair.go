@@ -142,6 +142,14 @@ func (p *Pair) Mend() {
 	}
 }
 
+// Passed is how many bytes have passed between the nodes, in both directions.
+func (p *Pair) Passed() (bytes int64) {
+	for _, r := range p.relays {
+		bytes += r.Passed()
+	}
+	return bytes
+}
+
 // Spoil flips one bit of each of the next n pieces that pass between the nodes,
 // through each relay.
 func (p *Pair) Spoil(n int) {

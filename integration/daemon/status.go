@@ -21,6 +21,7 @@ type Status struct {
 	Applied    uint64 `json:"applied"`
 	Checkpoint uint64 `json:"checkpoint"`
 	Generation string `json:"generation"`
+	InDoubt    int64  `json:"inDoubt"`
 	Waiting    string `json:"waiting"`
 	Failure    string `json:"failure"`
 	Peers      []Peer `json:"peers"`

@@ -6,6 +6,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,6 +24,7 @@ type Relay struct {
 	delay  time.Duration
 	l      net.Listener
 	done   sync.WaitGroup
+	passed atomic.Int64 // bytes
 
 	mu     sync.Mutex
 	spoil  int // pieces that are still to arrive with a bit flipped
@@ -45,6 +47,9 @@ func Listen(addr, target string, delay time.Duration) (*Relay, error) {
 
 // Addr is the address that the relay listens on.
 func (r *Relay) Addr() string { return r.l.Addr().String() }
+
+// Passed is how many bytes have passed so far, in both directions.
+func (r *Relay) Passed() int64 { return r.passed.Load() }
 
 // Cut closes every connection, what is on the way is lost, and closes new ones
 // as they come, until Mend.
@@ -167,6 +172,7 @@ func (r *Relay) forward(from, to net.Conn) {
 		b := pieces.Get().(*[pieceSize]byte)
 		n, err := from.Read(b[:])
 		if n > 0 {
+			r.passed.Add(int64(n))
 			r.spoilt(b[:n])
 			way <- piece{b, n, time.Now().Add(r.delay)}
 		}
