@@ -22,7 +22,9 @@
 // Peers meet in peer.go, link.go, handshake.go and compare.go; the in-sync set
 // changes in membership.go and promote.go; a replica that cannot be caught up
 // from the journal goes through resync_source.go and resync_target.go. When the
-// replica's own disk fails: fault.go, and detach.go with remote.go.
+// replica's own disk fails: fault.go, and detach.go with remote.go. One that lost
+// its journal is repaired (repair.go), for intent.go marked what that leaves in
+// doubt.
 //
 // # Invariants
 //

@@ -22,6 +22,8 @@ type resyncSource struct {
 	began time.Time
 
 	// v.mu guards these.
+	flight     []int64 // payload of each block under way
+	inFlight   int64   // bytes of it
 	sentBytes  int64
 	sentBlocks uint64
 	ackedBytes int64
@@ -30,8 +32,12 @@ type resyncSource struct {
 	done       bool // the target has every block durably
 }
 
-// resyncWindow is how many bytes of blocks may be under way.
-const resyncWindow = 64 << 20
+// resyncWindow is how many bytes of payload may be under way, and resyncBlocks
+// how many blocks: one that is all zeroes has no payload.
+const (
+	resyncWindow = 64 << 20
+	resyncBlocks = 8 * resyncSyncBlocks
+)
 
 // planResync fixes where the live stream begins, and which blocks differ: those
 // in the peer's bitmap, if that is relative to no later point than the peer's
@@ -108,7 +114,7 @@ func (l *link) markRecords(from, upTo LSN) error {
 func (l *link) sendBlock(r *resyncSource) (bool, error) {
 	v := l.v
 	v.mu.Lock()
-	wait := v.committed < r.upTo || r.endSent || r.sentBytes-r.ackedBytes >= resyncWindow || r.early(v.opts.ResyncRate)
+	wait := v.committed < r.upTo || r.endSent || r.inFlight >= resyncWindow || len(r.flight) >= resyncBlocks || r.early(v.opts.ResyncRate)
 	committed := v.committed
 	v.mu.Unlock()
 	if wait {
@@ -145,6 +151,8 @@ func (l *link) sendBlock(r *resyncSource) (bool, error) {
 	r.next = off + n
 	r.sentBytes += n
 	r.sentBlocks++
+	r.flight = append(r.flight, int64(len(payload)))
+	r.inFlight += int64(len(payload))
 	v.mu.Unlock()
 	return true, nil
 }
@@ -157,8 +165,9 @@ func (r *resyncSource) early(rate int64) bool {
 // readBlock reads up to n bytes at off as clients see them. A buffer of nil
 // means that the range of the returned length reads as zeroes.
 func (v *Volume) readBlock(off, n int64) (int64, *block.Buffer, error) {
-	if hole := v.holeAt(off, n); hole > 0 {
-		return hole, nil, nil
+	n, data := v.extentAt(off, n)
+	if !data {
+		return n, nil, nil
 	}
 	n = min(n, MaxBlockPayload)
 	buf := block.Get(int(n))
@@ -174,24 +183,29 @@ func (v *Volume) readBlock(off, n int64) (int64, *block.Buffer, error) {
 	return n, buf, nil
 }
 
-// holeAt is the length of the hole at off, 0 if there is none or if something
-// is pending there.
-func (v *Volume) holeAt(off, n int64) (hole int64) {
+// extentAt is the length of what begins at off, up to n, and whether that is data
+// or a hole, which reads as zeroes. Something that is pending counts as data.
+func (v *Volume) extentAt(off, n int64) (length int64, data bool) {
 	n = min(n, journal.MaxZeroRange)
 	var o overlay
 	v.pending.take(&o, off, n)
-	busy := len(o.parts) > 0
-	o.release()
-	if busy {
-		return 0
+	pending := off + n // where something pending begins
+	for _, e := range o.parts {
+		pending = min(pending, e.off)
 	}
-	_ = v.store.Extents(off, n, func(at, length int64, data bool) error {
-		if at == off && !data {
-			hole = length
-		}
+	o.release()
+	if pending == off {
+		return n, true
+	}
+	length, data = pending-off, true
+	err := v.store.Extents(off, length, func(_, n int64, isData bool) error {
+		length, data = n, isData
 		return errStop
 	})
-	return hole
+	if err != nil && !errors.Is(err, errStop) {
+		return n, true // to read it says why
+	}
+	return length, data
 }
 
 // errStop ends an enumeration that has seen enough.
@@ -224,7 +238,11 @@ func (l *link) blockAck(body []byte) error {
 	if r == nil || m.Blocks > r.sentBlocks || m.Bytes > r.sentBytes {
 		return fmt.Errorf("%w: %d blocks acknowledged that were never sent", ErrFrame, m.Blocks)
 	}
-	r.acked, r.ackedBytes = max(r.acked, m.Blocks), max(r.ackedBytes, m.Bytes)
+	for ; r.acked < m.Blocks; r.acked++ {
+		r.inFlight -= r.flight[0]
+		r.flight = r.flight[1:]
+	}
+	r.ackedBytes = max(r.ackedBytes, m.Bytes)
 	r.done = r.endSent && r.acked == r.sentBlocks
 	kick(l.kick)
 	v.broadcast()

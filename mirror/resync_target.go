@@ -10,13 +10,18 @@ type resyncTarget struct {
 	blocks   uint64
 	bytes    int64
 	unsynced int64 // bytes written since the store was synced
+	pending  int   // blocks since then
 	total    int64
 	whole    bool // every block came and is durable
 }
 
 // resyncSyncBytes is how much is written to the store between two syncs, each
-// of which is acknowledged.
-const resyncSyncBytes = 16 << 20
+// of which is acknowledged, and resyncSyncBlocks how many blocks: ranges of
+// zeroes cost little, and are many in a sparse volume.
+const (
+	resyncSyncBytes  = 16 << 20
+	resyncSyncBlocks = 1024
+)
 
 // beginResync makes the replica the target of a bitmap resync: truncated to the
 // common point, everything up to it applied and durable, the superblock says
@@ -219,8 +224,9 @@ func (l *link) block(body []byte) error {
 	r.blocks++
 	r.bytes += m.Length
 	v.mu.Unlock()
-	r.unsynced += m.Length
-	if r.unsynced >= resyncSyncBytes {
+	r.unsynced += int64(m.PayloadLen())
+	r.pending++
+	if r.unsynced >= resyncSyncBytes || r.pending >= resyncSyncBlocks {
 		return l.syncBlocks()
 	}
 	return nil
@@ -232,6 +238,6 @@ func (l *link) syncBlocks() error {
 		v.faultStore(err)
 		return fmt.Errorf("sync the backing store: %w", err)
 	}
-	r.unsynced = 0
+	r.unsynced, r.pending = 0, 0
 	return l.write(&BlockAck{Blocks: r.blocks, Bytes: r.bytes})
 }

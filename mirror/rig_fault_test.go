@@ -142,7 +142,7 @@ func newFakeRig(t testing.TB, opts func(*Options), names ...string) *rig {
 
 func (n *rigNode) createFake() {
 	n.fake = fakedisk.New(uint64(len(n.name)))
-	createFake(n.rig.t, n.fake, n.name, rigSize)
+	createFake(n.rig.t, n.fake, n.name, n.rig.size)
 }
 
 // createFake makes a replica with its store on a fake disk.

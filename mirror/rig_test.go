@@ -27,7 +27,8 @@ type rig struct {
 	t     testing.TB
 	nodes map[string]*rigNode
 	opts  func(*Options)
-	fake  bool                // on fake disks (rig_fault_test.go)
+	fake  bool // on fake disks (rig_fault_test.go)
+	size  int64
 	gates map[[2]string]*gate // by the nodes from and to
 }
 
@@ -70,7 +71,11 @@ func newRig(t testing.TB, opts func(*Options), names ...string) *rig {
 }
 
 func newRigOn(t testing.TB, fake bool, opts func(*Options), names ...string) *rig {
-	r := &rig{t: t, nodes: map[string]*rigNode{}, opts: opts, fake: fake, gates: map[[2]string]*gate{}}
+	return newRigOf(t, rigSize, fake, opts, names...)
+}
+
+func newRigOf(t testing.TB, size int64, fake bool, opts func(*Options), names ...string) *rig {
+	r := &rig{t: t, nodes: map[string]*rigNode{}, opts: opts, fake: fake, size: size, gates: map[[2]string]*gate{}}
 	for _, from := range names {
 		for _, to := range names {
 			r.gates[[2]string{from, to}] = &gate{}
@@ -110,11 +115,11 @@ func (n *rigNode) create() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = Create(fs, CreateOptions{Node: n.name, Volume: rigVolume, Size: rigSize, JournalSize: 64 << 20})
+	err = Create(fs, CreateOptions{Node: n.name, Volume: rigVolume, Size: n.rig.size, JournalSize: 64 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := store.CreateFile(filepath.Join(n.dir, "data"), rigSize, store.FileOptions{}); err != nil {
+	if err := store.CreateFile(filepath.Join(n.dir, "data"), n.rig.size, store.FileOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
