@@ -78,8 +78,10 @@ func (n *rigNode) damageJournal() {
 	t.Helper()
 	dir, names := journalOf(t, n.fake)
 	for _, name := range names {
-		if err := dir.(*fakedisk.FS).Flip(name, 0, 8192, 1000); err != nil {
-			t.Fatal(err)
+		for _, header := range []int64{0, 4096} { // its magic: a flipped version would be a newer program's
+			if err := dir.(*fakedisk.FS).Flip(name, header, 8, 8); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	n.mustBeLost()
