@@ -221,3 +221,43 @@ func TestJournalLinkFormat1(t *testing.T) {
 		}
 	}
 }
+
+// TestRepairOfAJournalElsewhere: the disk of a journal is replaced by an empty
+// one, which becomes the journal's; a directory of something else does not.
+func TestRepairOfAJournalElsewhere(t *testing.T) {
+	dir, jdir := elsewhere(t, "a")
+	v, err := openElsewhere(t, dir, jdir, "a")
+	must(t, err)
+	cl := &client{t, (&crasher{t: t}).attach(v)}
+	cl.write(4096, fill(7, 4096))
+	cl.flush()
+	must(t, v.Close(t.Context())) // the store has it
+	fresh := fakedisk.New(3)
+	if _, err := openElsewhere(t, dir, fresh, "a"); !errors.Is(err, ErrJournalLost) {
+		t.Fatalf("opened on another disk: %v", err)
+	}
+	repair := func(jdir disk.FS) error {
+		_, err := Repair(Options{Node: "a", Volume: rigVolume, FS: dir, Journal: jdir, Store: openFake(t, dir), BootID: "boot"}, RepairOptions{Force: true})
+		return err
+	}
+	_, other := elsewhere(t, "a")
+	before := listOf(t, other)
+	if err := repair(other); err == nil || !strings.Contains(err.Error(), "another replica") {
+		t.Errorf("repaired into another replica's journal: %v", err)
+	}
+	if names := listOf(t, other); !slices.Equal(names, before) {
+		t.Errorf("the other journal's directory has %q", names)
+	}
+	must(t, repair(fresh))
+	v, err = openElsewhere(t, dir, fresh, "a")
+	must(t, err)
+	cl = &client{t, (&crasher{t: t}).attach(v)}
+	if got := cl.read(4096, 4096); !bytes.Equal(got, fill(7, 4096)) {
+		t.Errorf("reads %d", got[0])
+	}
+	v.kill()
+	must(t, EraseJournal(dir, fresh))
+	if names := listOf(t, fresh); len(names) != 0 {
+		t.Errorf("left behind: %q", names)
+	}
+}
