@@ -192,6 +192,7 @@ func TestInvariant9PassOn(t *testing.T) {
 				<-c.asyncFlush()
 				_ = a.vol.takeCheckpoint()
 				a.vol.clearIntent()
+				a.vol.clearIntent() // now it is idle
 				if i > 20 {
 					_ = a.vol.commitSuper(func(*Superblock) {})
 				}
