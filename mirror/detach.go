@@ -38,6 +38,10 @@ const (
 // diskless reports whether this Primary goes on without its disk.
 func (v *Volume) diskless() bool { return v.readFrom.Load() == fromPeers }
 
+// abandoned reports whether nothing is written to the replica's own files any
+// more: it is diskless, or was, and its journal lacks what came since.
+func (v *Volume) abandoned() bool { return v.readFrom.Load() >= fromPeers }
+
 // mayDetach reports whether a member is left to go on through, connected or
 // about to be. v.mu is held.
 func (v *Volume) mayDetach() bool {

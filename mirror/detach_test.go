@@ -133,6 +133,8 @@ func TestInvariant9Detach(t *testing.T) {
 				if s := a.vol.Status(); s.Disk != Failed || s.Role != Secondary {
 					t.Errorf("demoted, it is %v %v", s.Role, s.Disk)
 				}
+				a.vol.note() // as in the background: its journal knows nothing of that
+				_ = a.vol.syncNow()
 				b.promote(false)
 				d := b.attach()
 				w.check(d)

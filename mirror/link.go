@@ -209,14 +209,24 @@ func (l *link) unregister(err error) (again bool) {
 
 	kick(v.watchKick)
 	if cutOff {
-		// Whether others went on is unknown from here (10a).
-		_ = v.commitSuper(func(sb *Superblock) {
-			if sb.Disk == UpToDate {
-				sb.Disk = Consistent
-			}
-		})
+		l.cutOff()
 	}
 	return again
+}
+
+// cutOff records that whether others went on is unknown from here (10a). What
+// came after the connection's end knows better: a promotion, or the next
+// connection once it is through the handshake.
+func (l *link) cutOff() {
+	v := l.v
+	_ = v.commitSuper(func(sb *Superblock) { // fault has told everybody of an error
+		v.mu.Lock()
+		over := v.role == Primary || l.peer.link != nil && l.peer.link.ready
+		v.mu.Unlock()
+		if !over && sb.Disk == UpToDate {
+			sb.Disk = Consistent
+		}
+	})
 }
 
 // passes reports whether what was refused may be granted later without anybody

@@ -180,7 +180,7 @@ func (v *Volume) join(l *link) error {
 	v.log.Info("peer joined the in-sync set", "peer", p.node, "members", nodesOf(set), "generation", j)
 
 	// It is a member: what its bitmap said is settled (replication.md 7).
-	if v.diskless() {
+	if v.abandoned() {
 		return nil
 	}
 	if err := p.bits.Reset(base); err != nil {

@@ -89,3 +89,27 @@ func TestPromotionBeforeItIsDurable(t *testing.T) {
 		t.Error("does not serve")
 	}
 }
+
+// TestLateCutOff: what a connection's end says is recorded after a promotion, or
+// after the next connection was through its handshake, and is void then (10a).
+func TestLateCutOff(t *testing.T) {
+	r := newFakeRig(t, nil, "a", "b")
+	a, b, _ := r.pair()
+	linkOf := func() *link {
+		b.vol.mu.Lock()
+		defer b.vol.mu.Unlock()
+		return b.vol.peers["a"].link
+	}
+	l := linkOf()
+	l.cutOff()
+	if disk := b.vol.Status().Disk; disk != UpToDate {
+		t.Errorf("with a connection that is through its handshake it is %v", disk)
+	}
+	a.kill()
+	r.eventually("b notices", func() bool { return linkOf() == nil && b.vol.Status().Disk == Consistent })
+	b.promote(true)
+	l.cutOff()
+	if disk := b.vol.Status().Disk; disk != UpToDate {
+		t.Errorf("promoted, it is %v", disk)
+	}
+}

@@ -292,7 +292,7 @@ func (v *Volume) push(rec *journal.Record, req *block.Request) {
 
 // append writes a batch that is in the queue to the journal. v.seq is held.
 func (v *Volume) append(b *batch, notes journal.Notes, reserve bool) {
-	if v.diskless() {
+	if v.abandoned() {
 		v.passOver(b)
 		return
 	}

@@ -34,7 +34,7 @@ func (v *Volume) syncLoop() {
 // syncRound syncs the journal if somebody waits for it or it is due, and
 // reports whether another round is.
 func (v *Volume) syncRound(background bool) (again bool) {
-	if v.diskless() {
+	if v.abandoned() {
 		return false
 	}
 	v.mu.Lock()
@@ -80,7 +80,7 @@ func (v *Volume) note() {
 
 // appendNote writes an empty batch. v.seq is held.
 func (v *Volume) appendNote(notes journal.Notes) {
-	if v.diskless() {
+	if v.abandoned() {
 		return
 	}
 	if err := v.journal.Append(nil, notes, true); err != nil {
@@ -96,7 +96,7 @@ func (v *Volume) appendNote(notes journal.Notes) {
 // as durable before its region's write-intent mark is (invariant 1): the marks,
 // which were made before the records were appended, go last.
 func (v *Volume) syncNow() error {
-	if v.diskless() {
+	if v.abandoned() {
 		return nil
 	}
 	v.mu.Lock()
