@@ -77,6 +77,26 @@ func TestBlockDeviceMayBeLarger(t *testing.T) {
 	}
 }
 
+// A device's node lies on a file system in memory, and its bytes do not: a
+// TryReadAt that waited for the disk would hold its caller up.
+func TestTryReadOnADevice(t *testing.T) {
+	s, err := OpenFile(loopDevice(t), FileOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	if s.memory {
+		t.Error("a device is taken for memory")
+	}
+	p := make([]byte, 4096)
+	if _, err := s.ReadAt(p, 0); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := s.TryReadAt(p, 0); !done && !s.cold.Load() || err != nil {
+		t.Errorf("what was just read is not answered: %v, %v", done, err)
+	}
+}
+
 func TestCreateLeavesDevicesAlone(t *testing.T) {
 	if err := CreateFile(loopDevice(t), testSize, FileOptions{}); !errors.Is(err, os.ErrExist) {
 		t.Error(err)

@@ -112,7 +112,7 @@ func openFile(path string) (*File, error) {
 		return nil, err
 	}
 	s.fd = int(s.f.Fd())
-	s.memory = inMemory(s.fd)
+	s.memory = !s.device && inMemory(s.fd) // of a device it would be /dev's file system
 	if err := retry(func() error { return unix.Flock(s.fd, unix.LOCK_EX|unix.LOCK_NB) }); err != nil {
 		if err == unix.EWOULDBLOCK {
 			err = ErrInUse
