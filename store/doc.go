@@ -1,6 +1,7 @@
 // Package store holds what a replica's bytes live on:
 //
-//   - [File]: a sparse or preallocated file, or a block device,
+//   - [File]: a sparse or preallocated file, or a block device, through the page
+//     cache or past it (O_DIRECT),
 //   - [Memory]: for tests and for volumes that may be forgotten,
 //   - [Disk]: any disk.File, so that a replica runs on a disk that lies.
 //
@@ -26,8 +27,10 @@
 //
 // Buffers stay the caller's; nothing is kept after a call. All methods may be
 // called concurrently, no goroutine is started, and nothing is cached beside
-// the kernel's page cache. Calls that overlap in their ranges may see each other
-// half done. A File belongs to whoever opened it until Close: it is locked
+// the kernel's page cache; past that, nothing at all. Calls that overlap in
+// their ranges may see each other half done; writes to different bytes, also of
+// one block of a disk, both take place. Past the page cache a call that is not
+// aligned has a buffer of 256 KiB while it runs. A File belongs to whoever opened it until Close: it is locked
 // against a second opener, in this process or another.
 //
 // The package is for Linux.

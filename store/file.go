@@ -24,10 +24,16 @@ type FileOptions struct {
 	// Preallocate makes CreateFile take the space at once, so that no later
 	// write fails for lack of it. Without it the file is sparse.
 	Preallocate bool
+	// Direct opens the file or device with O_DIRECT: its bytes do not pass
+	// through the page cache. Calls may be of any alignment all the same; those
+	// that are aligned as the file wants it cost no copy. Opening fails where
+	// that cannot be had, and so does CreateFile, which leaves nothing then. A
+	// file's size must be a multiple of its block, mostly 512 or 4096 bytes.
+	Direct bool
 }
 
 // File keeps a replica's bytes in a regular file or on a block device, through
-// the page cache. All methods may be called concurrently; Close waits for those
+// the page cache or past it (FileOptions.Direct). All methods may be called concurrently; Close waits for those
 // that run, and later ones return ErrClosed.
 type File struct {
 	path   string
@@ -39,6 +45,7 @@ type File struct {
 	f    *os.File
 	fd   int
 
+	direct *direct // nil: through the page cache
 	sync   latch
 	cold   atomic.Bool // the file system cannot say what is in the page cache
 	memory bool        // the file system is memory: no read waits for a disk
@@ -63,10 +70,23 @@ func CreateFile(path string, size int64, opts FileOptions) error {
 	if err == nil {
 		err = f.Sync()
 	}
-	if err = errors.Join(err, f.Close()); err != nil {
+	if err = errors.Join(err, f.Close()); err == nil && opts.Direct {
+		err = tryDirect(path)
+	}
+	if err != nil {
 		return errors.Join(fmt.Errorf("create store %s of %d bytes: %w", path, size, bare(err)), os.Remove(path))
 	}
 	return syncDir(filepath.Dir(path))
+}
+
+// tryDirect says, before anybody relies on a new file, whether it can be opened
+// as it will be.
+func tryDirect(path string) error {
+	s, err := openFile(path, true)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.settle(0), s.f.Close())
 }
 
 func syncDir(path string) error {
@@ -81,17 +101,17 @@ func syncDir(path string) error {
 // second OpenFile of it, in any process, fails with ErrInUse, and so does that
 // of a device that is mounted. Nothing is changed or made.
 func OpenFile(path string, opts FileOptions) (*File, error) {
-	s, err := openFile(path)
+	s, err := openFile(path, opts.Direct)
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, bare(err))
 	}
-	if err := s.settleSize(opts.Size); err != nil {
+	if err := s.settle(opts.Size); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store %s: %w", path, err), s.f.Close())
 	}
 	return s, nil
 }
 
-func openFile(path string) (*File, error) {
+func openFile(path string, direct bool) (*File, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -106,8 +126,13 @@ func openFile(path string) (*File, error) {
 	default:
 		return nil, fmt.Errorf("it is %s, and a file or a block device is wanted", kindOf(st.Mode()))
 	}
+	if direct {
+		flags |= unix.O_DIRECT
+	}
 	if s.f, err = os.OpenFile(path, flags, 0); errors.Is(err, unix.EBUSY) {
 		return nil, ErrInUse
+	} else if direct && errors.Is(err, unix.EINVAL) {
+		return nil, errNotDirect
 	} else if err != nil {
 		return nil, err
 	}
@@ -119,6 +144,11 @@ func openFile(path string) (*File, error) {
 		}
 		return nil, errors.Join(err, s.f.Close())
 	}
+	if direct {
+		if s.direct, err = alignDirect(s.f, s.device, s.memory); err != nil {
+			return nil, errors.Join(err, s.f.Close())
+		}
+	}
 	return s, nil
 }
 
@@ -129,8 +159,9 @@ func kindOf(m fs.FileMode) string {
 	return "neither a file nor a block device"
 }
 
-// settleSize finds the size and compares it with the one that is wanted.
-func (s *File) settleSize(want int64) error {
+// settle finds the size and compares it with the one that is wanted, and with
+// what O_DIRECT wants.
+func (s *File) settle(want int64) error {
 	found, err := s.found()
 	switch {
 	case err != nil:
@@ -139,6 +170,11 @@ func (s *File) settleSize(want int64) error {
 		return errors.New("it is empty")
 	case want < 0 || want > found, want != 0 && want != found && !s.device:
 		return fmt.Errorf("it has %d bytes, and %d are wanted", found, want)
+	}
+	if s.direct != nil {
+		if err := s.direct.try(found); err != nil {
+			return err
+		}
 	}
 	s.size = found
 	if want != 0 {
@@ -177,13 +213,24 @@ func (s *File) use(off, n int64) error {
 
 func (s *File) done() { s.open.RUnlock() }
 
+// bytes is what reads and writes them.
+func (s *File) bytes() interface {
+	io.ReaderAt
+	io.WriterAt
+} {
+	if s.direct != nil {
+		return s.direct
+	}
+	return s.f
+}
+
 // ReadAt fills p from byte off. It is all of p or an error.
 func (s *File) ReadAt(p []byte, off int64) (int, error) {
 	if err := s.use(off, int64(len(p))); err != nil {
 		return 0, err
 	}
 	defer s.done()
-	n, err := s.f.ReadAt(p, off)
+	n, err := s.bytes().ReadAt(p, off)
 	if err == io.EOF { // somebody cut the file
 		err = fmt.Errorf("read store %s at offset %d: the file became shorter: %w", s.path, off, io.ErrUnexpectedEOF)
 	}
@@ -192,7 +239,7 @@ func (s *File) ReadAt(p []byte, off int64) (int, error) {
 
 // TryReadAt fills p if all of it is in the page cache. Otherwise it reports
 // false, p's content is undefined, and ReadAt is needed, which may wait for the
-// disk. It allocates nothing.
+// disk; of a file that is open past the page cache always. It allocates nothing.
 func (s *File) TryReadAt(p []byte, off int64) (bool, error) {
 	if err := s.use(off, int64(len(p))); err != nil {
 		return false, err
@@ -200,6 +247,9 @@ func (s *File) TryReadAt(p []byte, off int64) (bool, error) {
 	defer s.done()
 	if len(p) == 0 {
 		return true, nil
+	}
+	if s.direct != nil {
+		return false, nil
 	}
 	if s.memory {
 		n, err := s.f.ReadAt(p, off)
@@ -222,7 +272,7 @@ func (s *File) WriteAt(p []byte, off int64) (int, error) {
 		return 0, err
 	}
 	defer s.done()
-	return s.f.WriteAt(p, off)
+	return s.bytes().WriteAt(p, off)
 }
 
 // WritevAt writes bufs one after the other from byte off on, in few system
@@ -232,7 +282,13 @@ func (s *File) WritevAt(bufs [][]byte, off int64) error {
 		return err
 	}
 	defer s.done()
-	if err := disk.WriteVector(s.f, s.fd, bufs, off); err != nil {
+	var err error
+	if s.direct != nil {
+		err = s.direct.WritevAt(bufs, off)
+	} else {
+		err = disk.WriteVector(s.f, s.fd, bufs, off)
+	}
+	if err != nil {
 		return fmt.Errorf("write store %s at offset %d: %w", s.path, off, bare(err))
 	}
 	return nil
@@ -249,8 +305,11 @@ func (s *File) Zero(off, n int64, punch bool) error {
 	if n == 0 {
 		return nil
 	}
-	err := zeroRange(s.fd, off, n, punch)
-	if cannotZero(err) {
+	whole := func(off, n int64) error { return zeroRange(s.fd, off, n, punch) }
+	var err error
+	if s.direct != nil {
+		err = s.direct.Zero(off, n, whole)
+	} else if err = whole(off, n); cannotZero(err) {
 		err = writeZeroes(s.f, off, n)
 	}
 	if err != nil {
