@@ -54,8 +54,10 @@ type CreateRequest struct {
 	// Wipe lets Store be a block device that exists; all on it is erased.
 	Wipe bool `json:"wipe,omitempty"`
 	// Preallocate takes the store's space at once, until a trim gives it back.
-	Preallocate bool   `json:"preallocate,omitempty"`
-	Journal     string `json:"journal,omitempty"` // absolute path of an empty directory
+	Preallocate bool `json:"preallocate,omitempty"`
+	// Direct keeps the store's bytes out of the page cache (O_DIRECT).
+	Direct  bool   `json:"direct,omitempty"`
+	Journal string `json:"journal,omitempty"` // absolute path of an empty directory
 }
 
 // PromoteRequest is the body of POST /v1/volumes/{name}/promote.

@@ -27,12 +27,12 @@ func storePath(dir string, s Settings) string {
 // makeStore makes what a new volume's bytes live on: zeroes throughout, durably.
 // A file is made, which made reports; one that is there already is never taken,
 // for what is in it may be wanted. A block device is there already, and is taken
-// only with wipe.
-func makeStore(path string, r CreateRequest) (made bool, err error) {
+// only with wipe. direct is how it will be opened.
+func makeStore(path string, r CreateRequest, direct bool) (made bool, err error) {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		if err := store.CreateFile(path, r.Size, store.FileOptions{Preallocate: r.Preallocate}); err != nil {
+		if err := store.CreateFile(path, r.Size, store.FileOptions{Preallocate: r.Preallocate, Direct: direct}); err != nil {
 			return false, fmt.Errorf("store %s can't be made: %w", path, bare(err))
 		}
 		return true, syncDir(filepath.Dir(path))
@@ -43,13 +43,13 @@ func makeStore(path string, r CreateRequest) (made bool, err error) {
 	case !r.Wipe:
 		return false, refuse(CodeRefused, "store %s is a block device, and a new volume erases all that is on it: say so with --wipe", path)
 	}
-	return false, wipeDevice(path, r.Size, !r.Preallocate)
+	return false, wipeDevice(path, r.Size, !r.Preallocate, direct)
 }
 
 // wipeDevice fills a device with zeroes; with punch, a thin one may give its
 // space back.
-func wipeDevice(path string, size int64, punch bool) error {
-	f, err := store.OpenFile(path, store.FileOptions{})
+func wipeDevice(path string, size int64, punch, direct bool) error {
+	f, err := store.OpenFile(path, store.FileOptions{Direct: direct})
 	if err != nil {
 		return err
 	}

@@ -63,6 +63,7 @@ type Overrides struct {
 	ResyncRate    *int64
 	OnIOError     *mirror.IOErrorPolicy
 	Store         *string
+	Direct        *bool
 	Journal       *string
 }
 
@@ -146,6 +147,7 @@ func (o Overrides) apply(s Settings, nodes map[string]string) Settings {
 	override(&s.ResyncRate, o.ResyncRate)
 	override(&s.OnIOError, o.OnIOError)
 	override(&s.Store, o.Store)
+	override(&s.Direct, o.Direct)
 	override(&s.Journal, o.Journal)
 	return s
 }

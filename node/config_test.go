@@ -44,6 +44,7 @@ volumes:
     resync-rate: 0
     on-io-error: pass-on
     store: /mnt/data
+    direct: true
     journal: /fast/data
   other:
 log: {format: json, level: warn}
@@ -64,7 +65,7 @@ func TestConfigWhole(t *testing.T) {
 	stored := Settings{Format: 1, Peers: []Peer{{"old", "1.2.3.4:5"}}, ResyncRate: 77, PeerTimeout: Duration(time.Minute)}
 	s := c.Volumes["data"].apply(stored, c.Nodes)
 	want := Settings{Format: 1, Peers: []Peer{{"beta", "127.0.0.1:7791"}, {"gamma", "[::1]:7792"}}, PendingLimit: 64 << 20,
-		PeerTimeout: Duration(3 * time.Second), SyncInterval: Duration(500 * time.Millisecond), RetryInterval: Duration(time.Second), OnIOError: mirror.PassOn, Store: "/mnt/data", Journal: "/fast/data"}
+		PeerTimeout: Duration(3 * time.Second), SyncInterval: Duration(500 * time.Millisecond), RetryInterval: Duration(time.Second), OnIOError: mirror.PassOn, Store: "/mnt/data", Direct: true, Journal: "/fast/data"}
 	if fmt.Sprint(s) != fmt.Sprint(want) {
 		t.Errorf("overridden settings\n got %+v\nwant %+v", s, want)
 	}
@@ -97,6 +98,7 @@ func TestConfigErrors(t *testing.T) {
 		{"peer on a unix socket", "peer: {listen: 'unix:/x'}", `f:1: peer.listen: "unix:/x" has no port number`},
 		{"peer plaintext", "peer:\n  listen: 10.0.0.1:7790", "f:2: peer.listen 10.0.0.1:7790 can be reached from other hosts"},
 		{"peer plaintext everywhere", "peer: {listen: ':7790'}", "f:1: peer.listen :7790 can be reached from other hosts"},
+		{"boolean of a volume", "volumes:\n  data:\n    direct: maybe", `f:3: "maybe" is neither true nor false`},
 		{"boolean", "peer: {allow-plaintext: maybe}", `f:1: "maybe" is neither true nor false`},
 		{"node without address", "nodes: {beta: }", `f:1: node "beta" has no address`},
 		{"node address without port", "nodes: {beta: 'host:0'}", `f:1: node "beta": "host:0" can't be dialled`},

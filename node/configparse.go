@@ -140,6 +140,7 @@ func (p *configParser) oneVolume(name string, key, value *yaml.Node) {
 		"sync-interval":  p.duration(at+".sync-interval", &o.SyncInterval, time.Millisecond),
 		"retry-interval": p.duration(at+".retry-interval", &o.RetryInterval, time.Millisecond),
 		"store":          p.path(at+".store", &o.Store),
+		"direct":         p.flag(&o.Direct),
 		"journal":        p.path(at+".journal", &o.Journal),
 		"on-io-error": func(v *yaml.Node) {
 			var policy mirror.IOErrorPolicy

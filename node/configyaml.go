@@ -112,6 +112,16 @@ func (p *configParser) boolean(to *bool) func(*yaml.Node) {
 	}
 }
 
+// flag is a boolean that may be left out.
+func (p *configParser) flag(to **bool) func(*yaml.Node) {
+	return func(v *yaml.Node) {
+		if isSet(v) {
+			*to = new(bool)
+			p.boolean(*to)(v)
+		}
+	}
+}
+
 func (p *configParser) choice(to *string, allowed ...string) func(*yaml.Node) {
 	return func(v *yaml.Node) {
 		var s string

@@ -47,7 +47,7 @@ func (n *Node) settle(r CreateRequest) (Settings, error) {
 		err = errors.Join(err, fmt.Errorf("the size is %d bytes: it must be a multiple of %d, and more than 0", r.Size, blockSize))
 	}
 	s := Settings{
-		Format: settingsFormat, Peers: r.Peers, Store: r.Store, Journal: r.Journal,
+		Format: settingsFormat, Peers: r.Peers, Store: r.Store, Direct: r.Direct, Journal: r.Journal,
 		PendingLimit: r.PendingLimit, PeerTimeout: r.PeerTimeout, ResyncRate: r.ResyncRate, OnIOError: r.OnIOError,
 		SyncInterval: r.SyncInterval, RetryInterval: r.RetryInterval,
 	}
@@ -102,7 +102,7 @@ func (n *Node) make(r CreateRequest, s Settings) (err error) {
 	if err != nil {
 		return err
 	}
-	made, err := makeStore(storePath(tmp, s), r)
+	made, err := makeStore(storePath(tmp, s), r, n.effective(r.Name, s).Direct)
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ func (n *Node) options(name string) (o mirror.Options, err error) {
 		return o, err
 	}
 	path := storePath(dir, s)
-	f, err := store.OpenFile(path, store.FileOptions{})
+	f, err := store.OpenFile(path, store.FileOptions{Direct: s.Direct})
 	if errors.Is(err, fs.ErrNotExist) {
 		return o, fmt.Errorf("its store %s is missing (is its disk mounted?)", path)
 	}

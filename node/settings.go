@@ -35,6 +35,8 @@ type Settings struct {
 	// Store is the path of the file or block device that holds the volume's
 	// bytes; "" is the file data beside the superblock.
 	Store string `json:"store,omitempty"`
+	// Direct opens it past the page cache.
+	Direct bool `json:"direct,omitempty"`
 	// Journal is the path of the directory that holds the journal, and nothing
 	// else; "" is the directory journal beside the superblock.
 	Journal string `json:"journal,omitempty"`

@@ -22,7 +22,8 @@ func createCommand() *cli.Command {
 			"  lockstep create data --size 10GiB\n" +
 			"  lockstep create data --size 10GiB --peer beta\n" +
 			"  lockstep create data --size 10GiB --peer beta=10.0.0.2:7790 --journal-size 1GiB\n" +
-			"  lockstep create data --size 10GiB --journal /fast/data-journal --store /big/data --preallocate",
+			"  lockstep create data --size 10GiB --journal /fast/data-journal --store /big/data --preallocate\n" +
+			"  lockstep create data --size 10GiB --store /dev/sdb --wipe --direct",
 		Flags: asking(
 			&cli.StringFlag{Name: "size", Usage: "the volume's `SIZE`, a multiple of 4096 bytes"},
 			&cli.StringSliceFlag{Name: "peer", Usage: "a `NODE` that holds the volume too, as NAME (its address is in the config file) or NAME=HOST:PORT; repeatable"},
@@ -32,6 +33,7 @@ func createCommand() *cli.Command {
 			&cli.StringFlag{Name: "on-io-error", Usage: "`POLICY` when this node is Primary and its own disk fails: go on through the peers (detach), or give clients the error (pass-on)", DefaultText: "detach", Value: "detach"},
 			&cli.StringFlag{Name: "store", Usage: "keep the volume's bytes in a new file at `PATH`, or on a block device (with --wipe)", DefaultText: "in the data directory"},
 			&cli.BoolFlag{Name: "preallocate", Usage: "take the store's space at once, so that it cannot run out (a trim gives it back)", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "direct", Usage: "keep the store's bytes out of this node's page cache (O_DIRECT)", DisableDefaultText: true},
 			&cli.StringFlag{Name: "journal", Usage: "keep the journal in the empty directory `DIR`, on another disk perhaps", DefaultText: "in the data directory"},
 			&cli.BoolFlag{Name: "wipe", Usage: "let --store be a block device, and erase all that is on it", DisableDefaultText: true},
 			jsonFlag(),
@@ -63,7 +65,7 @@ func create(c *cli.Context, args []string) error {
 
 func createRequest(c *cli.Context, name string) (node.CreateRequest, error) {
 	r := node.CreateRequest{Name: name, NoWriteCache: c.Bool("no-write-cache"), Store: c.String("store"), Wipe: c.Bool("wipe"),
-		Preallocate: c.Bool("preallocate"), Journal: c.String("journal")}
+		Preallocate: c.Bool("preallocate"), Direct: c.Bool("direct"), Journal: c.String("journal")}
 	if !c.IsSet("size") {
 		return r, usage("create", "create needs --size, such as --size 1GiB")
 	}
