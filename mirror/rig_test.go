@@ -27,8 +27,8 @@ type rig struct {
 	t     testing.TB
 	nodes map[string]*rigNode
 	opts  func(*Options)
-	fake  bool // on fake disks (rig_fault_test.go)
-	size  int64
+	fake  bool                // on fake disks (rig_fault_test.go)
+	size  int64               // of the volume
 	gates map[[2]string]*gate // by the nodes from and to
 }
 

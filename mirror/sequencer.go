@@ -157,7 +157,10 @@ func (v *Volume) order(r *block.Request) (rest *block.Request) {
 	b := &v.scratch
 	bytes, durably := int64(0), false
 	v.mu.Lock()
-	for r != nil && bytes < roundBytes && len(b.mem) < roundRecords {
+	for first := r; r != nil && bytes < roundBytes && len(b.mem) < roundRecords; {
+		if r != first && r.Op == block.OpWrite && r.Len > roundBytes {
+			break // admit waits for room for the first one, and for so much behind it
+		}
 		next := r.State.Next
 		if err := v.judge(r); err != nil {
 			refuse(r, err)
