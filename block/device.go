@@ -35,6 +35,12 @@ type Info struct {
 	// WriteCache: a completed write may be lost by a power failure until a
 	// flush completes. When false every completed write is durable.
 	WriteCache bool
+	// AtomicWrite is the largest write, in bytes, of which a crash of whatever
+	// kind leaves all or nothing, wherever it lies: on every replica that is
+	// complete, and until it is overwritten. A multiple of SectorSize, at most
+	// MaxBuffer; it may exceed Size. 0: nothing is promised. A single request is
+	// meant: two that are submitted together are two.
+	AtomicWrite int64
 	// MultiConn: a flush on one session covers what completed on every other.
 	MultiConn  bool
 	Rotational bool

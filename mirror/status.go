@@ -13,6 +13,7 @@ type Status struct {
 	Disk        DiskState `json:"disk"`
 	Protocol    Protocol  `json:"protocol"`
 	WriteCache  bool      `json:"writeCache"`
+	AtomicWrite int64     `json:"atomicWrite"` // bytes: block.Info
 	Epoch       uint64    `json:"epoch"`
 	SetVersion  uint64    `json:"setVersion"`
 	InSync      []Member  `json:"inSync"`

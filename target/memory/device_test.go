@@ -13,7 +13,7 @@ import (
 )
 
 func TestConformance(t *testing.T) {
-	info := block.Info{Size: 8 << 20, SectorSize: 512, PreferredSize: 4096, WriteCache: true}
+	info := block.Info{Size: 8 << 20, SectorSize: 512, PreferredSize: 4096, WriteCache: true, AtomicWrite: block.MaxBuffer}
 	for name, make := range map[string]func() *memory.Device{
 		"plain": func() *memory.Device { return memory.New(memory.Options{Info: info}) },
 		"4KiB": func() *memory.Device {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 	"math/bits"
+	"sync"
 
 	"github.com/lockstep-storage/lockstep/block"
 )
@@ -19,6 +20,9 @@ func testInfo(b *bench) {
 	}
 	if i.PreferredSize%max(i.SectorSize, 1) != 0 {
 		b.Errorf("PreferredSize %d is not in whole sectors of %d", i.PreferredSize, i.SectorSize)
+	}
+	if i.AtomicWrite < 0 || i.AtomicWrite > block.MaxBuffer || i.AtomicWrite%max(i.SectorSize, 1) != 0 {
+		b.Errorf("AtomicWrite %d is not in whole sectors of %d, at most %d", i.AtomicWrite, i.SectorSize, block.MaxBuffer)
 	}
 	b.attach()
 	if again := b.dev.Info(); again != i {
@@ -139,6 +143,37 @@ func testInFlightTogether(b *bench) {
 	for i := range 64 {
 		if !bytes.Equal(b.read(s, int64(i+1)*n, n), pattern(n, byte(i))) {
 			b.Fatalf("write %d of the batch does not read back", i)
+		}
+	}
+}
+
+// Of writes of the size that is atomic over a crash one is there in whole, also
+// where they are in flight together; a mixture would be neither of them. The
+// crash itself is no matter for this suite.
+func testAtomicWrites(b *bench) {
+	n := min(b.info.AtomicWrite, b.info.Size)
+	if n == 0 {
+		b.Log("the device promises nothing")
+		return
+	}
+	one, other := b.attach(), b.attach()
+	off := b.info.Size - n
+	for i := range 4 {
+		w := b.waiter()
+		mine, theirs := byte(2*i+1), byte(2*i+2)
+		var wg sync.WaitGroup
+		wg.Go(func() { w.submit(one, write(off, bytes.Repeat([]byte{mine}, int(n)))) })
+		wg.Go(func() { w.submit(other, write(off, bytes.Repeat([]byte{theirs}, int(n)))) })
+		wg.Wait()
+		w.wait()
+		for r, err := range w.errs {
+			if err != nil {
+				b.Fatalf("%v of %d bytes at %d: %v", r.Op, n, off, err)
+			}
+		}
+		got := b.read(one, off, n)
+		if v := got[0]; v != mine && v != theirs || bytes.Count(got, got[:1]) != len(got) {
+			b.Fatalf("of two writes of %d bytes neither is there in whole: it begins with %d and has %d bytes of that", n, v, bytes.Count(got, got[:1]))
 		}
 	}
 }

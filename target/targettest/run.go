@@ -32,6 +32,7 @@ func Run(t *testing.T, newDevice func(t *testing.T) block.Device) {
 		{"LargeRequests", testLargeRequests},
 		{"CompletedBeforeSubmitted", testCompletedBeforeSubmitted},
 		{"InFlightTogether", testInFlightTogether},
+		{"AtomicWrites", testAtomicWrites},
 		{"BufferStaysIntact", testBufferStaysIntact},
 		{"OutOfRange", testOutOfRange},
 		{"SessionsSeeEachOther", testSessionsSeeEachOther},
