@@ -50,13 +50,15 @@ func newDirect(f *os.File, mem, block, zeroUnit int64) *direct {
 	return d
 }
 
-// straight reports whether the kernel takes bufs as they are.
+// straight reports whether the kernel takes bufs as they are. Some look
+// at the address of an empty one too, so those are not given to it.
 func (d *direct) straight(bufs [][]byte, off int64) bool {
 	bits := off & (d.block - 1)
 	for _, b := range bufs {
-		if len(b) > 0 {
-			bits |= int64(len(b))&(d.block-1) | int64(uintptr(unsafe.Pointer(&b[0])))&(d.mem-1)
+		if len(b) == 0 {
+			return false
 		}
+		bits |= int64(len(b))&(d.block-1) | int64(uintptr(unsafe.Pointer(&b[0])))&(d.mem-1)
 	}
 	return bits == 0
 }

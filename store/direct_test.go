@@ -252,6 +252,26 @@ func TestDirectTakesPooledBuffersAsTheyAre(t *testing.T) {
 	}
 }
 
+// An empty buffer may lie anywhere.
+func TestDirectEmptyBuffers(t *testing.T) {
+	s := createDirect(t, FileOptions{})
+	b := block.Get(8192)
+	defer b.Unref()
+	p := b.Bytes()
+	for i := range p {
+		p[i] = byte(1 + i/4096)
+	}
+	for _, bufs := range [][][]byte{{p[:4096], {}, p[4096:]}, {p[:4096], p[1:1], p[4096:]}, {p[7:7], p}, {p, nil}, {nil}, {}} {
+		if err := s.WritevAt(bufs, 4096); err != nil {
+			t.Errorf("%d buffers: %v", len(bufs), err)
+		}
+	}
+	got := make([]byte, len(p))
+	if _, err := s.ReadAt(got, 4096); err != nil || !bytes.Equal(got, p) {
+		t.Errorf("it reads %d and %d: %v", got[0], got[4096], err)
+	}
+}
+
 func TestDirectRefusals(t *testing.T) {
 	dir := t.TempDir()
 	odd := filepath.Join(dir, "odd")
