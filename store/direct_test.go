@@ -117,19 +117,27 @@ func TestDirectWholeBlockBesideAPart(t *testing.T) {
 	if !s.direct.straight([][]byte{whole}, 0) {
 		t.Fatal("a whole block does not go straight")
 	}
-	for i := range 500 {
+	part := make([]byte, n)
+	for i := range 1000 {
 		for j := range whole {
-			whole[j] = byte(i)
+			whole[j] = byte(1 + i)
 		}
+		// What a write of the first byte does, with the other one in its middle.
+		held := s.direct.writing.begin(0, n)
+		if err := s.direct.edge(part, 0); err != nil {
+			t.Fatal(err)
+		}
+		part[0] = 0xff
 		var wg sync.WaitGroup
 		wg.Go(func() {
-			if _, err := s.WriteAt([]byte{0xff}, 0); err != nil {
+			if _, err := s.WriteAt(whole, 0); err != nil {
 				t.Error(err)
 			}
 		})
-		if _, err := s.WriteAt(whole, 0); err != nil {
+		if err := s.direct.write([][]byte{part}, 0, n); err != nil {
 			t.Fatal(err)
 		}
+		s.direct.writing.done(held)
 		wg.Wait()
 		got := make([]byte, n)
 		if _, err := s.ReadAt(got, 0); err != nil {
