@@ -305,6 +305,11 @@ func TestInvariant5RetentionOrBitmap(t *testing.T) {
 			t.Fatal(err)
 		}
 		trimmed = trimmed || v.journal.First() > known+1
+		r.eventually("what is stable is replayed", func() bool {
+			v.mu.Lock()
+			defer v.mu.Unlock()
+			return v.applied >= v.stableNote
+		})
 		ours := storeOf(t, left)
 		var bits *bitmap.Blocks
 		for err = journal.ErrTrimmed; errors.Is(err, journal.ErrTrimmed); { // it trims while we look
