@@ -280,8 +280,11 @@ func (l *link) generation(rec *journal.Record) (*Generation, error) {
 	v.mu.Unlock()
 	var appendErr error
 	err = v.commitSuper(func(sb *Superblock) {
-		sb.PruneHistory(keep)
-		sb.History, appendErr = sb.History.Append(gen)
+		var h History
+		if h, appendErr = sb.following(gen.First, keep).Append(gen); appendErr != nil {
+			return
+		}
+		sb.History = h
 		sb.Epoch = max(sb.Epoch, gen.Epoch)
 		sb.SetVersion = max(sb.SetVersion, gen.SetVersion)
 		if subset(gen.Set, sb.Set) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -697,7 +698,10 @@ func TestInvariant10SuperblockFirst(t *testing.T) {
 // crashesDuring is what power losses at the changes of the node's disk while f
 // runs would leave.
 func crashesDuring(n *rigNode, f func()) (all []*fakedisk.FS) {
+	var mu sync.Mutex
 	stop := everyCrash(n, func(_ fakedisk.Op, _ string, left *fakedisk.FS) {
+		mu.Lock()
+		defer mu.Unlock()
 		if len(all) < 120 {
 			all = append(all, left)
 		}

@@ -328,11 +328,13 @@ func (v *Volume) begin(edit func(*Superblock) ([]Member, error)) (LSN, error) {
 			return
 		}
 		gen.Epoch, gen.SetVersion = sb.Epoch, sb.SetVersion
-		if last := sb.History.Last(); last != nil {
+		h := sb.following(gen.First, keep)
+		if last := h.Last(); last != nil {
 			gen.Parent = last.ID
 		}
-		sb.PruneHistory(keep)
-		sb.History, err = sb.History.Append(gen)
+		if h, err = h.Append(gen); err == nil {
+			sb.History = h
+		}
 	})
 	if err := errors.Join(err, commitErr); err != nil {
 		return 0, err

@@ -113,3 +113,41 @@ func TestLateCutOff(t *testing.T) {
 		t.Errorf("promoted, it is %v", disk)
 	}
 }
+
+// TestHistoryPastTheEnd: the history says that a generation begins before its
+// record comes. If the session ends in between, the entry is without a record,
+// and whatever generation begins there next takes its place: one that a Primary
+// sends, and one of our own. One that does not follow changes nothing.
+func TestHistoryPastTheEnd(t *testing.T) {
+	r := newFakeRig(t, nil, "a", "b")
+	a, b, c := r.pair()
+	c.write(0, fill(1, rigBlock))
+	c.flush()
+	begun := func() { // and no more
+		t.Helper()
+		id, err := NewID(nil)
+		must(t, err)
+		must(t, b.vol.commitSuper(func(sb *Superblock) {
+			last := sb.History.Last()
+			sb.History, err = sb.History.Append(Generation{ID: id, Parent: last.ID, Epoch: sb.Epoch, First: b.vol.end + 1, Set: sb.Set})
+		}))
+		must(t, err)
+	}
+	a.isolate()
+	r.eventually("b is alone", func() bool { return b.peer("a").Connection != Connected && a.peer("b").Connection != Connected })
+	begun()
+	r.eventually("a goes on", func() bool { return len(a.vol.Status().InSync) == 1 })
+	a.heal()
+	r.members()
+	c.write(0, fill(2, rigBlock))
+	c.flush()
+	r.inSync("a", "b")
+
+	a.kill()
+	r.eventually("b notices", func() bool { return b.peer("a").Connection != Connected })
+	begun()
+	b.promote(true)
+	if got := b.attach().read(0, 1); got[0] != 2 {
+		t.Errorf("reads %d", got[0])
+	}
+}

@@ -171,6 +171,10 @@ func (f *SuperblockFile) CheckNoted(seq uint64) error {
 // Close closes the file. It does not commit.
 func (f *SuperblockFile) Close() error { return f.file.Close() }
 
-// PruneHistory makes room in a history that has reached MaxGenerations; see
-// History.Prune.
-func (s *Superblock) PruneHistory(keepFrom LSN) { s.History = s.History.Prune(keepFrom) }
+// following is the history that a generation which begins at first is appended
+// to. An entry at or past first is dropped: its record never came into the
+// journal, because the session that brought it ended in between. At MaxGenerations
+// room is made; see History.Prune.
+func (s *Superblock) following(first, keepFrom LSN) History {
+	return s.History.CutTo(first - 1).Prune(keepFrom)
+}

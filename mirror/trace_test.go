@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/lockstep-storage/lockstep/disk/fakedisk"
@@ -485,12 +486,12 @@ func look(t *testing.T, d *fakedisk.FS, node string, peers ...string) (Status, H
 // everyCrash has f see, from now until the returned function is called, what a
 // power loss before each change of the node's disk would leave.
 func everyCrash(n *rigNode, f func(op fakedisk.Op, name string, left *fakedisk.FS)) (stop func()) {
-	k := uint64(0)
+	var count atomic.Uint64
 	d := n.fake
 	d.OnOp(func(op fakedisk.Op, name string) error {
 		switch op {
 		case fakedisk.OpWrite, fakedisk.OpDatasync, fakedisk.OpRename, fakedisk.OpSyncDir, fakedisk.OpRemove, fakedisk.OpTruncate:
-			k++
+			k := count.Add(1)
 			keep := []fakedisk.Policy{fakedisk.LoseAll, fakedisk.KeepAll, fakedisk.KeepSome(k)}
 			f(op, name, d.CrashClone(keep[k%3]))
 		}
