@@ -39,7 +39,7 @@ help: ## list the targets
 build: ## the static binary, bin/lockstep
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lockstep ./cmd/lockstep
 
-test: ## everything that CI runs (about 15 minutes on 2 cores); FUZZTIME=3s
+test: ## everything that CI runs (about 18 minutes on 2 cores); FUZZTIME=3s
 	@$(if $(filter file,$(origin FUZZTIME)),FUZZTIME=3s) scripts/test tools build lint race crash fuzz integration lab
 
 tools: ## install what the tests call and is missing (as root on Debian)
@@ -54,7 +54,7 @@ unit: ## the fast tests: no daemon is started
 	$(GO) test -short -run '$(RUN)' ./...
 
 race: ## all Go tests under the race detector, a few crash rounds included
-	$(GO) test -race -timeout 600s -run '$(RUN)' ./...
+	$(GO) test -race -timeout 1200s -run '$(RUN)' ./...
 
 crash: ## crash states of journal, bitmaps, superblock, volume; STATES=120000, SEED=
 	@scripts/crash $(STATES)
