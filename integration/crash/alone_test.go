@@ -32,9 +32,10 @@ func TestSingleCopyKilledUnderLoad(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		var stats load.Stats
+		options := load.Options{Seed: rng.Uint64()}
 		go func() {
 			var err error
-			stats, err = load.Run(ctx, c, m, load.Options{Seed: rng.Uint64()})
+			stats, err = load.Run(ctx, c, m, options)
 			done <- err
 		}()
 		time.Sleep(time.Duration(rng.Int64N(int64(400 * time.Millisecond)))) // the moment of the kill
