@@ -149,6 +149,9 @@ type checker struct {
 // What can be done about damage that only a peer can mend.
 const refill = "if a peer holds the volume, delete this replica and create it anew: the peer fills it"
 
+// remake is the remedy of a replica whose journal is lost, or that failed.
+const remake = "if a peer holds the volume, 'lockstep repair' has this replica resynced from it"
+
 func fileIn(dir disk.FS, name string) string { return fmt.Sprintf("%v/%s", dir, name) }
 
 func (c *checker) problem(file string, off int64, lsn LSN, format string, a ...any) {
@@ -191,7 +194,7 @@ func (c *checker) superblock() bool {
 	c.otherSlot(f, 1-slot)
 	switch {
 	case sb.Disk == Failed || slices.Contains(c.names, failedName):
-		c.problem(file, int64(slot)*SuperblockSlotSize, 0, "the replica is Failed: a write or an fsync failed earlier, and nothing unsynced of it may be believed; %s", refill)
+		c.problem(file, int64(slot)*SuperblockSlotSize, 0, "the replica is Failed: a write or an fsync failed earlier, and nothing unsynced of it may be believed; %s", remake)
 	case sb.Disk == Inconsistent:
 		c.remark(file, int64(slot)*SuperblockSlotSize, 0, "the replica is Inconsistent, in the middle of a resync: it cannot be promoted before that is through")
 	}
@@ -239,7 +242,7 @@ func (c *checker) journal() error {
 	case errors.Is(err, disk.ErrLocked):
 		return err
 	case errors.Is(err, fs.ErrNotExist):
-		c.problem(fileIn(c.dir, journalDir), -1, 0, "the journal is missing: %s", refill)
+		c.problem(fileIn(c.dir, journalDir), -1, 0, "the journal is missing: %s", remake)
 		return nil
 	case err != nil:
 		c.problem(fileIn(c.dir, linkName), -1, 0, "%v", err)
@@ -257,7 +260,7 @@ func (c *checker) journal() error {
 		if errors.Is(err, journal.ErrVersion) {
 			c.problem(file, off, lsn, "%s: start the program that wrote it, or a newer one", text)
 		} else {
-			c.problem(file, off, lsn, "%s. Writes that were acknowledged are in doubt: %s", text, refill)
+			c.problem(file, off, lsn, "%s. Writes that were acknowledged are in doubt: %s", text, remake)
 		}
 	} else {
 		c.end, c.whole = rep.End, true
