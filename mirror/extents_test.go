@@ -91,6 +91,23 @@ func checkExtents(t *testing.T, x *extents, from, to, unit int64, want []LSN) {
 	}
 }
 
+// TestWideZeroesTakeLittle: what a range of zeroes takes is not in proportion to
+// its length, or trims of a whole volume would fill the memory.
+func TestWideZeroesTakeLittle(t *testing.T) {
+	x := newExtents()
+	for i := range int64(1000) {
+		x.insert(extent{off: i << 26, end: (i + 1) << 26, lsn: LSN(i + 1)})
+	}
+	x.insert(extent{off: 1 << 20, end: 1<<20 + rigBlock, lsn: 1001, data: make([]byte, rigBlock)})
+	if n := x.len(); n != 1002 || len(x.chunks) != 1 {
+		t.Errorf("1000 ranges of 64 MiB and a block within one are %d extents in %d chunks", n, len(x.chunks))
+	}
+	x.remove(0, 1000<<26, 1000)
+	if n := x.len(); n != 1 {
+		t.Errorf("%d extents are left beside the block", n-1)
+	}
+}
+
 // TestCoalesceAgainstBytes: what the applier writes out is what is newest of a
 // round, in order, and no byte of it twice.
 func TestCoalesceAgainstBytes(t *testing.T) {
