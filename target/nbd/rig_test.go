@@ -184,6 +184,19 @@ func (p *peer) expect(cookie uint64, errno uint32) {
 	}
 }
 
+// expectInAnyOrder takes a reply to each of these cookies.
+func (p *peer) expectInAnyOrder(want map[uint64]uint32) {
+	p.Helper()
+	for len(want) > 0 {
+		r := p.reply()
+		errno, is := want[r.Cookie]
+		if !is || r.Errno != errno {
+			p.Fatalf("reply to %d: %s, still awaited: %v", r.Cookie, wire.ErrnoName(r.Errno), want)
+		}
+		delete(want, r.Cookie)
+	}
+}
+
 // works checks that the server serves another client.
 func (r *rig) works() {
 	r.Helper()
