@@ -19,6 +19,14 @@ const (
 	// maxComplaints is how many sentences about failed requests one connection
 	// may write into the log. A client must not be able to fill a disk with it.
 	maxComplaints = 32
+	// Of a client that has deep or more requests in flight, the reader takes up
+	// to maxCorked before it writes the replies that are ready; gatherTries is
+	// how often it looks for another in vain, some 10 µs. To send a reply and
+	// wake the client costs more than all the rest of a small request, and a
+	// client that gets replies together sends requests together.
+	deep        = 12
+	maxCorked   = 16
+	gatherTries = 24
 )
 
 // A conn is one client's connection, from accept to close.
@@ -35,6 +43,8 @@ type conn struct {
 	r, w    int    // in[r:w] is not yet parsed
 	batch   []*block.Request
 	batchNo uint64
+	taken   int     // requests since the last push
+	depth   float64 // the most that were lately taken between two pushes
 
 	mu       sync.Mutex // guards what follows, down to the blank line
 	room     sync.Cond  // inFlight or bytes fell, or hungUp

@@ -22,7 +22,8 @@
 //     others by a bounded set of workers (reads.go). The batch's writes, trims
 //     and flushes go to the device in one Submit.
 //  5. What is done by the end of the batch is answered by the reader, in one
-//     vectored write. What completes later, on whatever goroutine, is queued
+//     vectored write; while a client keeps sending, a few batches share it
+//     (conn.gather). What completes later, on whatever goroutine, is queued
 //     and wakes the connection's writer, which takes all that is there in one
 //     vectored write (replies.go).
 //

@@ -21,6 +21,9 @@ func (c *conn) transmit(ctx context.Context) error {
 			return err
 		}
 		err := c.parse(ctx)
+		for err == nil && c.gather() {
+			err = c.parse(ctx)
+		}
 		c.push()
 		if err != nil {
 			return err
@@ -28,18 +31,51 @@ func (c *conn) transmit(ctx context.Context) error {
 	}
 }
 
+// gather hands the batch over and reports whether more requests are there, or
+// come within a moment, whose replies can share a system call with those of the
+// batch. Only a client that keeps many requests in flight is waited for, and
+// for half of them at most, so that it has as many left to go on with.
+func (c *conn) gather() bool {
+	if c.depth < deep || c.taken >= min(maxCorked, int(c.depth/2)) {
+		return false
+	}
+	c.submit()
+	for i := 0; i < gatherTries; i++ {
+		if c.fillNow() {
+			return true
+		}
+		if !c.repliesWait() {
+			break
+		}
+	}
+	return false
+}
+
 // fill reads whatever has arrived, at least a byte. The rest of a header that
 // began earlier must come in time; a new one may take for ever.
 func (c *conn) fill() error {
 	partial := c.w > c.r
-	c.w = copy(c.in, c.in[c.r:c.w])
-	c.r = 0
+	c.makeRoom()
 	n, err := c.sock.read(c.in[c.w:], partial)
 	c.w += n
 	if n == 0 && err != nil {
 		return fmt.Errorf("nbd: read a request after %d bytes of its header: %w", c.w, err)
 	}
 	return nil
+}
+
+// fillNow is fill without waiting. It reports whether anything was there; the
+// next fill meets the errors.
+func (c *conn) fillNow() bool {
+	c.makeRoom()
+	n := c.sock.tryRead(c.in[c.w:])
+	c.w += n
+	return n > 0
+}
+
+func (c *conn) makeRoom() {
+	c.w = copy(c.in, c.in[c.r:c.w])
+	c.r = 0
 }
 
 // parse takes the requests out of the buffer, up to the first that is not there
@@ -63,6 +99,7 @@ func (c *conn) parse(ctx context.Context) error {
 
 // take begins one request.
 func (c *conn) take(ctx context.Context, h wire.Request) error {
+	c.taken++
 	if no := c.rules.judge(h); no != nil {
 		return c.turnDown(ctx, h, no)
 	}
@@ -75,6 +112,9 @@ func (c *conn) take(ctx context.Context, h wire.Request) error {
 		return err
 	}
 	q.prepare(h)
+	if (q.io.FUA || q.io.Op == block.OpFlush) && c.repliesWait() {
+		c.push() // Submit may sync a disk, and what is done does not wait for that
+	}
 	switch h.Type {
 	case wire.CmdRead:
 		c.read(q)
@@ -158,14 +198,21 @@ func (c *conn) readFull(p []byte) error {
 	return nil
 }
 
-// push hands the batch over and writes what is done. Submit may block while
-// the device is out of credit; what is completed meanwhile is written by the
-// writer, except for this batch's own replies.
-func (c *conn) push() {
+// submit hands the batch over. It may block while the device is out of credit;
+// what is completed meanwhile is written by the writer, except for what is
+// corked.
+func (c *conn) submit() {
 	if len(c.batch) > 0 {
 		c.session.Submit(c.batch)
 		c.batch = c.batch[:0]
 	}
+}
+
+// push hands the batch over, uncorks and writes what is done.
+func (c *conn) push() {
+	c.submit()
+	c.depth = max(float64(c.taken), 0.99*c.depth)
+	c.taken = 0
 	c.mu.Lock()
 	c.corked = 0
 	c.mu.Unlock()

@@ -16,6 +16,13 @@ func (c *conn) done(q *request, err error) {
 	c.mu.Unlock()
 }
 
+// repliesWait reports whether there is something to write.
+func (c *conn) repliesWait() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.pending.head != nil
+}
+
 // complete queues a request for its reply on behalf of the device, from
 // whatever goroutine, and wakes the writer; unless somebody is writing, who
 // will look again, or the request is of the batch in the reader's hands, which

@@ -14,6 +14,9 @@ type stream interface {
 	// read returns once there is something. When due, the client owes the bytes
 	// and has the progress timeout for them; otherwise it may take for ever.
 	read(p []byte, due bool) (int, error)
+	// tryRead reads what is there, if anything, without waiting. Errors are left
+	// to read.
+	tryRead(p []byte) int
 	// writev writes all parts, which it may change. The client has the progress
 	// timeout to make room.
 	writev(parts [][]byte) error
@@ -48,6 +51,9 @@ func (s *plainStream) read(p []byte, due bool) (int, error) {
 	}
 	return s.Read(p)
 }
+
+// tryRead finds nothing: the runtime's read only waits.
+func (s *plainStream) tryRead([]byte) int { return 0 }
 
 func (s *plainStream) writev(parts [][]byte) error {
 	s.SetWriteDeadline(time.Now().Add(s.limit))

@@ -87,6 +87,14 @@ func (s *socketStream) read(p []byte, due bool) (int, error) {
 	}
 }
 
+func (s *socketStream) tryRead(p []byte) int {
+	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
+}
+
 func (s *socketStream) writev(parts [][]byte) error {
 	for len(parts) > 0 {
 		n, err := s.writeSome(parts)

@@ -247,6 +247,34 @@ func isFree(b *block.Buffer) (free bool) {
 	return
 }
 
+// Replies that are ready are not held back by a request behind them that has to
+// wait for a disk inside of Submit.
+func TestRepliesDoNotWaitForASync(t *testing.T) {
+	for name, q := range map[string]wire.Request{
+		"flush": {Type: wire.CmdFlush, Cookie: 2},
+		"FUA":   {Type: wire.CmdTrim, Flags: wire.CmdFlagFUA, Cookie: 2, Len: 512},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synced := make(chan struct{})
+			dev := memory.New(memory.Options{
+				Info: block.Info{Size: testSize, SectorSize: 512, WriteCache: true},
+				Fault: func(a memory.Access) error {
+					if a.FUA || a.Op == block.OpFlush {
+						<-synced
+					}
+					return nil
+				},
+			})
+			p := newRig(t, dev, Options{}).attach()
+			p.send(q.Append(wire.Request{Type: wire.CmdRead, Cookie: 1, Len: 512}.Append(nil))...)
+			p.expect(1, wire.OK)
+			p.want(512)
+			close(synced)
+			p.expect(2, wire.OK)
+		})
+	}
+}
+
 // A client dies with requests in flight: they are dropped where they had not
 // been ordered, their buffers go back, and the server lives.
 func TestClientDeath(t *testing.T) {
