@@ -99,6 +99,10 @@ func testWrites(t *testing.T, d disk.FS) {
 	if !bytes.Equal(got[:len(want)], want) {
 		t.Error("read other bytes than were written")
 	}
+	check(t, f.Reserve(0, 1<<16))
+	if size, err := f.Size(); err != nil || size != int64(5+len(want)) {
+		t.Errorf("size %d after space was reserved, %v", size, err)
+	}
 	check(t, f.Truncate(6))
 	if size, err := f.Size(); err != nil || size != 6 {
 		t.Errorf("size %d after truncation, %v", size, err)

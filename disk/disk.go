@@ -45,6 +45,10 @@ type File interface {
 	// Zero makes the n bytes at off read as zeroes. With punch their space is
 	// given back where the file system can, else it stays allocated.
 	Zero(off, n int64, punch bool) error
+	// Reserve takes the space that a later write of the n bytes at off will need,
+	// and changes neither content nor size. It fails if the disk has none left;
+	// where the file system cannot reserve it does nothing.
+	Reserve(off, n int64) error
 	// Datasync returns once every write that returned before it was called is
 	// durable, with the size needed to read it.
 	Datasync() error

@@ -93,6 +93,7 @@ func (f readOnlyFile) refuse(op string) error {
 func (f readOnlyFile) WriteAt([]byte, int64) (int, error) { return 0, f.refuse("write") }
 func (f readOnlyFile) WritevAt([][]byte, int64) error     { return f.refuse("write") }
 func (f readOnlyFile) Zero(_, _ int64, _ bool) error      { return f.refuse("write") }
+func (f readOnlyFile) Reserve(_, _ int64) error           { return f.refuse("reserve") }
 func (f readOnlyFile) Datasync() error                    { return f.refuse("sync") }
 func (f readOnlyFile) Truncate(int64) error               { return f.refuse("truncate") }
 

@@ -38,6 +38,15 @@ func (f *osFile) zeroRange(off, n int64, punch bool) error {
 	return f.fallocate(unix.FALLOC_FL_ZERO_RANGE, off, n)
 }
 
+// Reserve leaves the file's size alone, so that what was written still has an end.
+func (f *osFile) Reserve(off, n int64) error {
+	err := f.fallocate(unix.FALLOC_FL_KEEP_SIZE, off, n)
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return err
+}
+
 func (f *osFile) fallocate(mode uint32, off, n int64) error {
 	return f.call("fallocate", func(fd int) error { return unix.Fallocate(fd, mode, off, n) })
 }

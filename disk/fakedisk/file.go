@@ -54,6 +54,13 @@ func (f *file) WritevAt(bufs [][]byte, off int64) error {
 // Zero makes no holes: there is no space to give back.
 func (f *file) Zero(off, n int64, punch bool) error { return f.write(make([]byte, n), off) }
 
+// Reserve fails on request only: there is no end to a fake disk's space.
+func (f *file) Reserve(off, n int64) error {
+	_, err := f.begin(OpReserve)
+	defer f.disk.mu.Unlock()
+	return err
+}
+
 // write keeps p.
 func (f *file) write(p []byte, off int64) error {
 	number, err := f.begin(OpWrite)

@@ -18,6 +18,7 @@ const (
 	OpDatasync Op = "datasync"
 	OpTruncate Op = "truncate"
 	OpSize     Op = "size"
+	OpReserve  Op = "reserve"
 
 	// AnyOp stands for every kind.
 	AnyOp Op = "any"
@@ -39,7 +40,7 @@ func (o Op) matches(pattern Op) bool {
 // Changes reports whether operations of this kind change something or make it
 // durable.
 func (o Op) Changes() bool {
-	return o != OpOpen && o != OpList && o != OpLock && o != OpRead && o != OpSize
+	return o != OpOpen && o != OpList && o != OpLock && o != OpRead && o != OpSize && o != OpReserve
 }
 
 // ErrPowerLost is what every operation answers after [FS.Crash].

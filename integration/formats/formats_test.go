@@ -245,6 +245,34 @@ func TestBitmaps(t *testing.T) {
 	}
 }
 
+func TestSnapshot(t *testing.T) {
+	v := vector(t, "snapshot/testdata/snapshot-v1.bin")
+	const header, batch, entry = "Snapshot header", "Snapshot batch:", "Snapshot entry:"
+	for _, copy := range [][]byte{v, v[4096:]} {
+		wants(t, header, decode(t, header, copy, 0), map[string]uint64{
+			"volume size": 1 << 20, "when it was created": 1700000000e9 + 5, "length of the note": 6,
+		})
+	}
+	for at, want := range map[int]map[string]uint64{
+		8192:              {"number of entries": 1, "sequence number": 1, "length of the batch": 3 * 4096},
+		8192 + 3*4096:     {"number of entries": 1, "sequence number": 2, "length of the batch": 4096},
+		8192 + (3+1)*4096: {"number of entries": 1, "sequence number": 3, "length of the batch": 2 * 4096},
+	} {
+		b := v[at:]
+		found := decode(t, batch, b, 0)
+		wants(t, batch, found, want)
+		if crc := crc32.Checksum(b[12:4096], castagnoli); crc != binary.LittleEndian.Uint32(b[8:]) {
+			t.Errorf("the CRC of the batch at %d is %08x", at, crc)
+		}
+	}
+	first := decode(t, entry, v[8192+64:], 0)
+	wants(t, entry, first, map[string]uint64{"offset in": 0, "length": 2 * 4096, "kind": 0})
+	if crc := crc32.Checksum(v[8192+4096:8192+3*4096], castagnoli); uint64(crc) != first["CRC of the data, 0 without"] {
+		t.Errorf("the data's CRC is %08x", crc)
+	}
+	wants(t, entry, decode(t, entry, v[8192+3*4096+64:], 0), map[string]uint64{"offset in": 2 * 4096, "length": 4096, "kind": 1})
+}
+
 // Every example that the document names is there, and every one that is there is
 // named.
 func TestExamplesAreNamed(t *testing.T) {
@@ -267,7 +295,7 @@ func TestExamplesAreNamed(t *testing.T) {
 			named[f] = true
 		}
 	}
-	for _, pattern := range []string{"journal", "bitmap", "mirror"} {
+	for _, pattern := range []string{"journal", "bitmap", "snapshot", "mirror"} {
 		files, err := filepath.Glob(filepath.Join("../..", pattern, "testdata", "*.*"))
 		if err != nil {
 			t.Fatal(err)

@@ -28,16 +28,17 @@ var rooms = map[string][]string{
 	"disk/crashtest": {"disk/fakedisk"},
 	"journal":        {"block", "disk"},
 	"bitmap":         {"block", "disk"},
+	"snapshot":       {"disk"},
 	"store":          {"block", "disk"},
-	"mirror":         {"block", "disk", "journal", "bitmap", "store"},
+	"mirror":         {"block", "disk", "journal", "bitmap", "snapshot", "store"},
 	"target":         {"block"},
 	"target/nbd":     {"block", "target"},
 	"node":           {"block", "disk", "store", "mirror", "target", "target/nbd"},
 	"cmd/lockstep":   {"node", "mirror"},
 
 	// What stands outside the product: it may look at all of it.
-	"benchmarks":  {"block", "disk", "journal", "bitmap", "store", "mirror", "target", "target/nbd", "node", "integration"},
-	"integration": {"block", "disk", "journal", "bitmap", "store", "mirror", "target", "target/nbd", "node"},
+	"benchmarks":  {"block", "disk", "journal", "bitmap", "snapshot", "store", "mirror", "target", "target/nbd", "node", "integration"},
+	"integration": {"block", "disk", "journal", "bitmap", "snapshot", "store", "mirror", "target", "target/nbd", "node"},
 }
 
 // outside are the rooms whose use of a third-party module does not count as
