@@ -15,7 +15,7 @@ func (j *Journal) Truncate(c LSN) error {
 	if err := j.syncLocked(); err != nil {
 		return err
 	}
-	crc, err := j.crcOf(c)
+	crc, err := j.CRCOf(c)
 	if err != nil {
 		return fmt.Errorf("truncate to LSN %d: %w", c, err)
 	}
@@ -84,8 +84,9 @@ func (n Notes) upTo(c LSN) Notes {
 	}
 }
 
-// crcOf is the CRC of record c, which the record after it is chained to.
-func (j *Journal) crcOf(c LSN) (uint32, error) {
+// CRCOf is the CRC of record c, First-1 to End, which the record after it is
+// chained to.
+func (j *Journal) CRCOf(c LSN) (uint32, error) {
 	j.mu.Lock()
 	first, end, endCRC := j.chain[0], j.End(), j.endCRC
 	j.mu.Unlock()

@@ -2,12 +2,14 @@ package mirror
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/journal"
+	"github.com/lockstep-storage/lockstep/snapshot"
 )
 
 // What one round of the applier takes at most.
@@ -25,13 +27,14 @@ const retryNoSpace = time.Second
 // applier carries stable records from the queue to the backing store
 // (invariant 2, apply when stable). Volume.apply guards it.
 type applier struct {
-	entries []entry
-	ranges  []extent        // of the entries
-	newest  []extent        // their newest bytes, by offset
-	work    *extents        // finds them where ranges overlap; empty between two clusters
-	loaded  []*block.Buffer // payloads read back from the journal
-	vec     [][]byte
-	bytes   int64 // applied since the last checkpoint
+	entries    []entry
+	ranges     []extent        // of the entries
+	newest     []extent        // their newest bytes, by offset
+	work       *extents        // finds them where ranges overlap; empty between two clusters
+	loaded     []*block.Buffer // payloads read back from the journal
+	vec        [][]byte
+	overwrites []snapshot.Range
+	bytes      int64 // applied since the last checkpoint
 }
 
 func (v *Volume) applyLoop() {
@@ -92,7 +95,7 @@ func (v *Volume) applyRound() bool {
 	v.queue.popTo(upTo)
 	if v.noSpace {
 		v.noSpace = false
-		v.log.Info("the backing store has space again")
+		v.log.Info("there is space again")
 	}
 	if a.bytes >= checkpointBytes || a.bytes >= v.segmentSize && v.journal.Used() > v.journal.Size()/2 {
 		kick(v.checkpointKick)
@@ -109,7 +112,11 @@ func (v *Volume) collect(a *applier) (upTo LSN, ok bool) {
 	if v.failure != nil {
 		return 0, false
 	}
-	limit := v.queue.wholeTo(min(v.stableNote, v.appended))
+	stable := min(v.stableNote, v.appended)
+	if v.held {
+		stable = min(stable, v.heldAt)
+	}
+	limit := v.queue.wholeTo(stable)
 	if v.role == Primary {
 		limit = min(limit, v.committed)
 	}
@@ -147,7 +154,20 @@ func (v *Volume) applyCollected(a *applier) error {
 			a.ranges = append(a.ranges, x)
 		}
 	}
-	return v.writeOut(a, a.coalesce())
+	parts := a.coalesce()
+	if err := v.preserve(a.rangesOf(parts)); err != nil {
+		return err
+	}
+	return v.writeOut(a, parts)
+}
+
+// rangesOf is what a round overwrites.
+func (a *applier) rangesOf(parts []extent) []snapshot.Range {
+	a.overwrites = a.overwrites[:0]
+	for _, x := range parts {
+		a.overwrites = append(a.overwrites, snapshot.Range{Off: x.off, N: x.end - x.off})
+	}
+	return a.overwrites
 }
 
 // coalesce returns the newest bytes of a.ranges as extents that do not overlap,
@@ -260,7 +280,7 @@ func (a *applier) reset() {
 func (v *Volume) outOfSpace(err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.noSpace {
+	if !v.noSpace && !errors.Is(err, snapshot.ErrFull) { // pauseResync has said so
 		v.log.Error("the backing store is full: writes are refused until it has space; nothing is lost", "error", err)
 	}
 	v.noSpace = true

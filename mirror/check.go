@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"github.com/lockstep-storage/lockstep/bitmap"
 	"github.com/lockstep-storage/lockstep/disk"
 	"github.com/lockstep-storage/lockstep/journal"
+	"github.com/lockstep-storage/lockstep/snapshot"
 )
 
 // CheckOptions say what of a replica is not in its directory.
@@ -29,6 +31,7 @@ type CheckReport struct {
 	Journal    *CheckedJournal    `json:"journal,omitempty"`
 	Bitmaps    []CheckedBitmap    `json:"bitmaps"`
 	StoreSize  int64              `json:"storeSize,omitempty"` // bytes; 0: not looked at
+	Undo       *UndoStatus        `json:"undo,omitempty"`      // of a bitmap resync that is not through
 	// Problems are damage: the replica does not open, or gives something up.
 	Problems []Finding `json:"problems"`
 	// Remarks are what the next Open mends by itself, and nothing is lost by: a
@@ -127,9 +130,34 @@ func Check(dir disk.FS, o CheckOptions) (CheckReport, error) {
 		}
 		c.slots(noted)
 		c.bitmaps()
+		c.undo()
 	}
 	c.leftovers()
 	return c.r, err
+}
+
+// undo checks what a bitmap resync can be rolled back by, data and all.
+func (c *checker) undo() {
+	mark, file := c.super.Resync, fileIn(c.dir, undoName)
+	if mark == nil || mark.Undo.IsZero() {
+		if slices.Contains(c.names, undoName) {
+			c.remark(file, -1, 0, "the undo of a resync that is over; the next start removes it")
+		}
+		return
+	}
+	rep, err := snapshot.Check(c.dir, undoName, c.super.Size)
+	if err == nil && ID(rep.ID) != mark.Undo {
+		err = fmt.Errorf("it is undo %v, and the superblock names %v", ID(rep.ID), mark.Undo)
+	}
+	note, noteErr := decodeUndoNote(rep.Note)
+	switch {
+	case errors.Is(err, snapshot.ErrVersion):
+		c.problem(file, -1, 0, "%v", err)
+	case err != nil, noteErr != nil:
+		c.problem(file, -1, 0, "%v: the replica is Inconsistent until a resync is through, and cannot be rolled back", cmp.Or(err, noteErr))
+	default:
+		c.r.Undo = &UndoStatus{Base: note.base, Began: rep.Created, Preserved: rep.Preserved, Used: rep.Used, RollingBack: mark.RollingBack}
+	}
 }
 
 // checker is one Check.
@@ -366,6 +394,8 @@ func (c *checker) leftovers() {
 		switch {
 		case strings.HasPrefix(name, setAsidePrefix):
 			c.remark(fileIn(c.dir, name), -1, 0, "records that a truncation took away, kept for inspection: remove it when nobody needs it")
+		case name == undoName+brokenSuffix:
+			c.remark(fileIn(c.dir, name), -1, 0, "the undo of a resync, which could not be read, kept for inspection: remove it when nobody needs it")
 		case strings.HasSuffix(name, bitmapSuffix+brokenSuffix):
 			c.remark(fileIn(c.dir, name), -1, 0, "a bitmap that could not be read, kept for inspection: remove it when nobody needs it")
 		}

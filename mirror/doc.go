@@ -21,10 +21,10 @@
 // the journal). On the other side: follow.go → journal → queue → applier.
 // Peers meet in peer.go, link.go, handshake.go and compare.go; the in-sync set
 // changes in membership.go and promote.go; a replica that cannot be caught up
-// from the journal goes through resync_source.go and resync_target.go. When the
-// replica's own disk fails: fault.go, and detach.go with remote.go. One that lost
-// its journal is repaired (repair.go), for intent.go marked what that leaves in
-// doubt.
+// from the journal goes through resync_source.go and resync_target.go, and can be
+// taken back (rollback.go) by what undo.go keeps. When the replica's own disk fails:
+// fault.go, and detach.go with remote.go. One that lost its journal is repaired
+// (repair.go), for intent.go marked what that leaves in doubt.
 //
 // # Invariants
 //
@@ -72,8 +72,11 @@
 //
 // Payload in memory by Options.PendingLimit (one request may pass it), records
 // between journal and store by maxQueue, what a peer owes by sendWindow and
-// resyncWindow, reads for a diskless Primary by maxReads a connection, the
-// journal by its size, a history by MaxGenerations. Whatever is at its limit slows the clients down.
+// resyncWindow, what the target of a resync holds by resyncSyncBytes, its undo on
+// disk by Options.ResyncUndo (24 bytes of memory for each range in it, and 8 MiB),
+// reads for a diskless Primary by maxReads a connection, the journal by its size, a
+// history by MaxGenerations. Whatever is at its limit slows the clients down; a
+// resync whose undo is full pauses.
 //
 // # What is not promised
 //

@@ -110,6 +110,7 @@ func nextEntry(h History, lsn LSN) *Generation {
 
 // receive takes in the stream.
 func (l *link) receive() error {
+	defer l.dropHeld()
 	for {
 		t, body, err := l.next()
 		if err != nil {
@@ -135,6 +136,9 @@ func (l *link) receive() error {
 			return err
 		}
 		if !l.in.Buffered() {
+			if err := l.writeHeld(); err != nil {
+				return err
+			}
 			if err := l.acknowledge(false); err != nil {
 				return err
 			}
@@ -203,6 +207,7 @@ func (l *link) sayJoinReady() error {
 	if err != nil {
 		return err
 	}
+	v.endUndo()
 	return l.write(&JoinReady{LSN: lsn})
 }
 
@@ -387,12 +392,17 @@ func (l *link) awaitRoom(bytes int64) error {
 	}
 	end := v.end
 	v.seq.Unlock()
-	err := v.await(l.ctx, func() (bool, error) {
-		kick(v.syncKick)
-		kick(v.applyKick)
-		kick(v.checkpointKick)
-		return v.journalRoom(bytes) && v.queue.n < maxQueue, v.failure
-	})
+	v.mu.Unlock()
+	err := l.writeHeld() // the applier may wait for it
+	v.mu.Lock()
+	if err == nil {
+		err = v.await(l.ctx, func() (bool, error) {
+			kick(v.syncKick)
+			kick(v.applyKick)
+			kick(v.checkpointKick)
+			return v.journalRoom(bytes) && v.queue.n < maxQueue, v.failure
+		})
+	}
 	v.mu.Unlock() // v.seq is taken before v.mu
 	v.seq.Lock()
 	v.mu.Lock()

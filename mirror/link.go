@@ -83,7 +83,7 @@ func (p *peer) serve(conn net.Conn, version uint16) (again bool) {
 	}
 	err := l.run()
 	l.end(l.farewell(err))
-	l.source.close()
+	l.source.close(v)
 	return l.unregister(err)
 }
 

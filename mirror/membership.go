@@ -180,6 +180,7 @@ func (v *Volume) join(l *link) error {
 	v.log.Info("peer joined the in-sync set", "peer", p.node, "members", nodesOf(set), "generation", j)
 
 	// It is a member: what its bitmap said is settled (replication.md 7).
+	p.remaining.Store(nil)
 	if v.abandoned() {
 		return nil
 	}

@@ -72,6 +72,9 @@ func (v *Volume) openFiles() error {
 	if v.intent, err = v.openIntent(); err != nil {
 		return fmt.Errorf("open the write-intent bitmap: %w", err)
 	}
+	if err := v.openUndo(); err != nil {
+		return err
+	}
 	return v.openJournal()
 }
 
@@ -140,6 +143,11 @@ func (v *Volume) recover() error {
 	}
 	if v.super.Disk == Failed {
 		v.failure = fmt.Errorf("%w earlier: once its disk is sound again, repair this replica, and its peers resync it", ErrFailed)
+	}
+	if mark := v.super.Resync; mark != nil && mark.RollingBack && v.failure == nil {
+		if err := v.finishRollback(); err != nil {
+			return fmt.Errorf("finish rolling the replica back: %w", err)
+		}
 	}
 	v.queue = newQueue(v.applied + 1)
 	if err := v.fillQueue(); err != nil {
@@ -355,6 +363,9 @@ func (v *Volume) closeFiles() error {
 	}
 	if v.intent != nil {
 		errs = append(errs, v.intent.Close())
+	}
+	if s := v.undo.Load(); s != nil {
+		errs = append(errs, s.Close())
 	}
 	for _, p := range v.peers {
 		if p.bits != nil {

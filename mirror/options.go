@@ -83,6 +83,9 @@ type Options struct {
 	RetryInterval time.Duration
 	// ResyncRate limits a bitmap resync, bytes per second; 0 is no limit.
 	ResyncRate int64
+	// ResyncUndo is the most bytes on disk that a bitmap resync may keep of what it
+	// overwrites, so that it can be rolled back: 0 is no limit, UndoOff keeps nothing.
+	ResyncUndo int64
 	// OnIOError is what a Primary does when its own disk fails. Default Detach.
 	OnIOError IOErrorPolicy
 	// BootID is what tells a restart of the process from one of the host.
@@ -143,6 +146,9 @@ func (o *Options) Validate() error {
 	}
 	if o.PeerTimeout < 200*time.Millisecond {
 		bad("PeerTimeout is %v, the least is 200ms", o.PeerTimeout)
+	}
+	if o.ResyncUndo < UndoOff {
+		bad("ResyncUndo is %d bytes", o.ResyncUndo)
 	}
 	if int(o.OnIOError) >= len(policyNames) {
 		bad("OnIOError is %v", o.OnIOError)

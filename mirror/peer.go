@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/lockstep-storage/lockstep/bitmap"
@@ -15,6 +16,8 @@ type peer struct {
 	v    *Volume
 	node string
 	bits *bitmap.Map // blocks in which it may differ from us
+	// remaining is of the resync under way, or interrupted; nil if there is none.
+	remaining atomic.Pointer[remainder]
 
 	// one is held by the goroutine that runs the connection: there is one at a
 	// time.
@@ -97,6 +100,12 @@ func (p *peer) dialOnce() (again bool) {
 		return false
 	}
 	return p.serve(conn, ProtocolVersionMax)
+}
+
+// awaitEnd waits until no connection runs.
+func (p *peer) awaitEnd() {
+	p.one.Lock()
+	defer p.one.Unlock()
 }
 
 // note keeps what went wrong for Status, and logs it once.

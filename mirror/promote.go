@@ -127,7 +127,11 @@ func (v *Volume) judgePromotion(force bool) error {
 		never.Unknown = append(never.Unknown, v.failure.Error())
 	}
 	if v.super.Disk == Inconsistent {
-		never.Unknown = append(never.Unknown, "its data is Inconsistent: "+v.super.Resync.String())
+		why := "its data is Inconsistent: " + v.super.Resync.String()
+		if _, err := v.planRollback(); err == nil {
+			why += fmt.Sprintf("; 'lockstep rollback %s' takes it back to what it was before", v.opts.Volume)
+		}
+		never.Unknown = append(never.Unknown, why)
 	}
 	if (v.super.Disk == Outdated || v.super.Excluded) && !v.supersedes() {
 		unsafe.Unknown = append(unsafe.Unknown, "its data is Outdated: others are known to have gone on without it")

@@ -55,7 +55,7 @@ func (l *link) takeRegions() error {
 			if r.Length <= 0 || r.Offset > size-r.Length {
 				return fmt.Errorf("%w: a region of %d bytes at %d, and the volume has %d", ErrFrame, r.Length, r.Offset, size)
 			}
-			p.bits.Set(r.Offset, r.Length)
+			p.mark(r.Offset, r.Length)
 		}
 		if m.Last {
 			return nil

@@ -15,21 +15,72 @@ import (
 // records the journal no longer holds (replication.md 7). The peer's bitmap
 // itself only grows until the peer is a member again.
 type resyncSource struct {
-	left  *bitmap.Blocks // what is still to be sent; in memory
-	upTo  LSN            // the newest record that is not on the stream, but in the blocks
-	next  int64          // bytes: the cursor
-	total int64          // bytes
-	began time.Time
+	left *bitmap.Blocks // what is still to be sent
+	// remaining is what the target may lack after this session.
+	remaining *remainder
+	upTo      LSN   // the newest record that is not on the stream, but in the blocks
+	next      int64 // bytes: the cursor
+	total     int64 // bytes
+	began     time.Time
 
 	// v.mu guards these.
-	flight     []int64 // payload of each block under way
-	inFlight   int64   // bytes of it
+	flight     []flyingBlock // under way
+	inFlight   int64         // bytes of their payload
 	sentBytes  int64
 	sentBlocks uint64
 	ackedBytes int64
 	acked      uint64
 	endSent    bool
 	done       bool // the target has every block durably
+}
+
+type flyingBlock struct{ off, n, payload int64 }
+
+// A remainder is the remaining bitmap (replication.md 7): what the target of a resync
+// lacks, durably, of what its bitmap names, so that a resync that is interrupted goes
+// on where it was. It is in memory, and good for a target that still says that it is
+// in the middle of that resync: of the same base, in the same incarnation. One that
+// was rolled back, or that lost its memory, is another, and gets all of its bitmap.
+//
+// A block is taken out before it is read and put back unless the target acknowledges
+// it; and a record that leaves the journal puts its blocks in, as it does in the
+// bitmap. Either comes first: the block as it is read has the record, or it is in.
+type remainder struct {
+	*bitmap.Blocks
+	base        Position
+	incarnation uint64
+}
+
+// mark sets a range that p lacks in its bitmap.
+func (p *peer) mark(off, n int64) {
+	p.bits.Set(off, n)
+	if r := p.remaining.Load(); r != nil {
+		r.Set(off, n)
+	}
+}
+
+// takeRemaining is what is to be sent to a target at base: its remainder if that is
+// good, else all of its bitmap.
+func (l *link) takeRemaining(base Position, anew bool) *remainder {
+	l.v.tail.Lock() // no record leaves the journal between the look and the copy
+	defer l.v.tail.Unlock()
+	r := l.peer.remaining.Load()
+	mark := l.theirs.Resync
+	if anew || r == nil || mark == nil || mark.Source != l.v.opts.Node || r.base != base || r.incarnation != l.theirs.Incarnation {
+		r = &remainder{l.peer.bits.Snapshot(), base, l.theirs.Incarnation}
+		l.peer.remaining.Store(r)
+	}
+	return r
+}
+
+// putBack: what was not acknowledged when the session ended may not have come.
+func (r *resyncSource) putBack(v *Volume) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, b := range r.flight {
+		r.remaining.Set(b.off, b.n)
+	}
+	r.flight = nil
 }
 
 // resyncWindow is how many bytes of payload may be under way, and resyncBlocks
@@ -68,9 +119,6 @@ func (l *link) planResync() (*Proceed, error) {
 	} else {
 		v.mu.Lock()
 		first := p.bitsThrough + 1
-		if !lost {
-			first = max(first, base.LSN+1)
-		}
 		v.mu.Unlock()
 		if err := l.markRecords(first, from-1); err != nil {
 			return nil, err
@@ -81,11 +129,13 @@ func (l *link) planResync() (*Proceed, error) {
 		v.fault(err)
 		return nil, err
 	}
-	left := p.bits.Snapshot()
+	remaining := l.takeRemaining(base, full || lost)
+	left := remaining.Snapshot()
 	v.mu.Lock()
-	l.source.resync = &resyncSource{left: left, upTo: from - 1, total: left.Count(), began: time.Now()}
+	p.bitsThrough = max(p.bitsThrough, from-1)
+	l.source.resync = &resyncSource{left: left, remaining: remaining, upTo: from - 1, total: left.Count(), began: time.Now()}
 	v.mu.Unlock()
-	v.log.Info("the journal does not reach back: blocks are copied", "peer", p.node, "bytes", left.Count(), "full", full, "base", base.LSN)
+	v.log.Info("the journal does not reach back: blocks are copied", "peer", p.node, "bytes", left.Count(), "outOfSync", p.bits.Count(), "full", full, "base", base.LSN)
 	return &Proceed{Mode: ModeResync, Volume: sb.Volume, Epoch: sb.Epoch, Common: c.Common, From: from, PrevCRC: crc, History: sb.History}, nil
 }
 
@@ -96,7 +146,7 @@ func (l *link) markRecords(from, upTo LSN) error {
 	}
 	err := l.v.scan(from, upTo, func(r *journal.Record) bool {
 		if r.Kind != journal.KindGeneration {
-			l.peer.bits.Set(r.Offset, r.Length)
+			l.peer.mark(r.Offset, r.Length)
 		}
 		return true
 	})
@@ -132,8 +182,13 @@ func (l *link) sendBlock(r *resyncSource) (bool, error) {
 		v.mu.Unlock()
 		return true, l.write(&ResyncEnd{LSN: l.source.next - 1})
 	}
+	n = min(n, journal.MaxZeroRange)
+	r.remaining.Clear(off, n) // before it is read
+	run := n
 	n, buf, err := v.readBlock(off, n)
+	r.remaining.Set(off+n, run-n)
 	if err != nil {
+		r.remaining.Set(off, run)
 		err = fmt.Errorf("resync of %q: %w", l.peer.node, err)
 		return false, err
 	}
@@ -143,18 +198,14 @@ func (l *link) sendBlock(r *resyncSource) (bool, error) {
 		payload = buf.Bytes()
 		defer buf.Unref()
 	}
-	bufs := net.Buffers{AppendBlockHeader(nil, &b, payload), payload}
-	if err := l.writeBuffers(bufs); err != nil {
-		return false, err
-	}
 	v.mu.Lock()
 	r.next = off + n
 	r.sentBytes += n
 	r.sentBlocks++
-	r.flight = append(r.flight, int64(len(payload)))
+	r.flight = append(r.flight, flyingBlock{off, n, int64(len(payload))})
 	r.inFlight += int64(len(payload))
 	v.mu.Unlock()
-	return true, nil
+	return true, l.writeBuffers(net.Buffers{AppendBlockHeader(nil, &b, payload), payload})
 }
 
 // early reports whether more was sent than the rate allows by now.
@@ -239,7 +290,7 @@ func (l *link) blockAck(body []byte) error {
 		return fmt.Errorf("%w: %d blocks acknowledged that were never sent", ErrFrame, m.Blocks)
 	}
 	for ; r.acked < m.Blocks; r.acked++ {
-		r.inFlight -= r.flight[0]
+		r.inFlight -= r.flight[0].payload
 		r.flight = r.flight[1:]
 	}
 	r.ackedBytes = max(r.ackedBytes, m.Bytes)

@@ -3,6 +3,9 @@ package mirror
 import (
 	"context"
 	"fmt"
+
+	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/snapshot"
 )
 
 // A resyncTarget receives blocks (replication.md 7).
@@ -13,15 +16,25 @@ type resyncTarget struct {
 	pending  int   // blocks since then
 	total    int64
 	whole    bool // every block came and is durable
+
+	// held are blocks that came and are not written yet, so that what many of them
+	// overwrite is preserved by one sync. The receiver's own.
+	held      []heldBlock
+	heldBytes int64 // of payload
+}
+
+// A heldBlock is a range of zeroes if it has no buffer.
+type heldBlock struct {
+	off, n int64
+	buf    *block.Buffer
 }
 
 // resyncSyncBytes is how much is written to the store between two syncs, each
 // of which is acknowledged, and resyncSyncBlocks how many blocks: ranges of
 // zeroes cost little, and are many in a sparse volume.
-const (
-	resyncSyncBytes  = 16 << 20
-	resyncSyncBlocks = 1024
-)
+const resyncSyncBlocks = 1024
+
+var resyncSyncBytes int64 = 16 << 20 // less in tests of small volumes
 
 // beginResync makes the replica the target of a bitmap resync: truncated to the
 // common point, everything up to it applied and durable, the superblock says
@@ -31,18 +44,15 @@ func (l *link) beginResync(m *Proceed) error {
 	v := l.v
 	mark := l.mine.Description.Resync
 	if mark == nil {
-		if err := v.truncateTo(m.Common, l, nextEntry(m.History, m.Common)); err != nil {
+		var err error
+		if mark, err = l.leaveImage(m); err != nil {
 			return err
 		}
-		if err := l.markCut(m.Common); err != nil {
-			return err
-		}
-		if err := v.applyThrough(l.ctx, m.Common); err != nil {
-			return err
-		}
-		mark = &ResyncMark{Base: l.mine.Description.History.Position(m.Common)}
 	}
-	mark = &ResyncMark{Base: mark.Base, Source: l.peer.node, JournalLost: mark.JournalLost}
+	if mark.RollingBack {
+		return &refusal{CodeDisconnected, fmt.Sprintf("this replica is being rolled back: finish that with 'lockstep rollback %s'", v.opts.Volume)}
+	}
+	mark = &ResyncMark{Base: mark.Base, Source: l.peer.node, JournalLost: mark.JournalLost, Undo: mark.Undo}
 	v.tail.Lock()
 	defer v.tail.Unlock()
 	v.apply.Lock()
@@ -68,40 +78,49 @@ func (l *link) beginResync(m *Proceed) error {
 		v.fault(err)
 		return fmt.Errorf("begin the journal anew at LSN %d: %w", m.From, err)
 	}
+	v.standAt(m.From-1, m.PrevCRC)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	at := m.From - 1
-	v.cuts++
-	v.pending.reset()
-	v.queue.reset(m.From)
-	v.pendingBytes = 0
-	v.end, v.appended, v.durable, v.applied, v.checkpoint, v.committed = at, at, at, at, at, at
-	v.stable, v.noted, v.stableNote, v.trimmed = at, at, at, 0
-	v.chain = m.PrevCRC
-	for _, p := range v.peers {
-		p.bitsThrough = at
-	}
 	l.target.resync = &resyncTarget{}
 	v.broadcast()
 	return nil
 }
 
-// markCut makes the replica Inconsistent before anything of a write is applied
-// that was cut at the common point: the Primary sends what lies past it, and
-// nothing before. Its base is, until the cut parts are applied, what lies before
-// that write.
-func (l *link) markCut(common LSN) error {
-	v := l.v
-	v.mu.Lock()
-	whole := v.queue.wholeTo(common)
-	v.mu.Unlock()
-	if whole == common {
-		return nil
+// leaveImage brings the store to the image at the common point and begins the undo
+// that keeps it.
+//
+// The common point may be in the middle of a write: the Primary sends what lies
+// past it, and nothing before. Then the image, and until the parts before it are
+// applied the base too, is what lies before that write; and the replica is
+// Inconsistent before the first of the parts is applied.
+func (l *link) leaveImage(m *Proceed) (*ResyncMark, error) {
+	v, h := l.v, l.mine.Description.History
+	if err := v.truncateTo(m.Common, l, nextEntry(m.History, m.Common)); err != nil {
+		return nil, err
 	}
-	base := l.mine.Description.History.Position(whole)
-	return v.commitSuper(func(sb *Superblock) {
-		sb.Disk, sb.Resync = Inconsistent, &ResyncMark{Base: base, Source: l.peer.node}
-	})
+	v.mu.Lock()
+	whole := v.queue.wholeTo(m.Common)
+	v.mu.Unlock()
+	if err := v.applyThrough(l.ctx, whole); err != nil {
+		return nil, err
+	}
+	undo, err := v.beginUndo(whole)
+	if err != nil {
+		return nil, err
+	}
+	if whole < m.Common {
+		err := v.commitSuper(func(sb *Superblock) {
+			sb.Disk = Inconsistent
+			sb.Resync = &ResyncMark{Base: h.Position(whole), Source: l.peer.node, Undo: undo}
+		})
+		if err != nil {
+			return nil, err
+		}
+		if err := v.applyThrough(l.ctx, m.Common); err != nil {
+			return nil, err
+		}
+	}
+	return &ResyncMark{Base: h.Position(m.Common), Undo: undo}, nil
 }
 
 // applyThrough brings the store to the state at lsn, durably: everything up to
@@ -129,6 +148,7 @@ func (v *Volume) applyThrough(ctx context.Context, lsn LSN) error {
 // block may differ, until both are members again.
 func (v *Volume) forget(p *peer) error {
 	p.bits.SetAll()
+	p.remaining.Store(nil)
 	if err := p.bits.Flush(); err != nil {
 		err = fmt.Errorf("write the out-of-sync bitmap of %q: %w", p.node, err)
 		v.fault(err)
@@ -148,6 +168,7 @@ func (v *Volume) agree(set []Member) error {
 		if !setHasNode(set, p.node) || p.bits.Count() == 0 {
 			continue
 		}
+		p.remaining.Store(nil)
 		if err := p.bits.Reset(base); err != nil {
 			err = fmt.Errorf("clear the out-of-sync bitmap of %q: %w", p.node, err)
 			v.fault(err)
@@ -174,7 +195,7 @@ func (l *link) resyncFrame(t FrameType, body []byte) error {
 		v.mu.Lock()
 		r.total = m.Bytes
 		v.mu.Unlock()
-		return nil
+		return v.reserveUndo(m.Bytes)
 	case FrameResyncEnd:
 		var m ResyncEnd
 		if err := m.Decode(body); err != nil {
@@ -192,9 +213,12 @@ func (l *link) resyncFrame(t FrameType, body []byte) error {
 	return l.block(body)
 }
 
-// block writes a block to the store. Records that are older than its content
-// follow it on the stream or are pending, and are applied over it in order;
-// newer ones were not applied before it. What is read in the end is right.
+// block takes a block in. Records that are older than its content follow it on the
+// stream or are pending, and are applied over it in order; newer ones were not
+// applied before it. What is read in the end is right.
+//
+// For that, nothing is applied while it is held but what was stable when the first
+// of those that are held came: the source read each of them after that (8a).
 func (l *link) block(body []byte) error {
 	v, r := l.v, l.target.resync
 	var m Block
@@ -208,32 +232,87 @@ func (l *link) block(body []byte) error {
 	if err != nil {
 		return err
 	}
-	if m.Zero {
-		err = v.store.Zero(m.Offset, m.Length, true)
-	} else {
-		_, err = v.store.WriteAt(buf.Bytes(), m.Offset)
-		buf.Unref()
+	if len(r.held) == 0 {
+		v.mu.Lock()
+		v.held, v.heldAt = true, v.stable
+		v.mu.Unlock()
 	}
-	if err != nil {
-		if !isNoSpace(err) {
-			v.faultStore(err)
+	r.held = append(r.held, heldBlock{m.Offset, m.Length, buf})
+	r.heldBytes += int64(m.PayloadLen())
+	if r.heldBytes >= resyncSyncBytes || len(r.held) >= resyncSyncBlocks {
+		return l.writeHeld()
+	}
+	return nil
+}
+
+// writeHeld writes what is held to the store, once what it overwrites is preserved.
+func (l *link) writeHeld() error {
+	v, r := l.v, l.target.resync
+	if r == nil || len(r.held) == 0 {
+		return nil
+	}
+	ranges := make([]snapshot.Range, len(r.held))
+	for i, b := range r.held {
+		ranges[i] = snapshot.Range{Off: b.off, N: b.n}
+	}
+	if err := v.preserve(ranges); err != nil {
+		return fmt.Errorf("preserve what resync blocks overwrite: %w", err)
+	}
+	bytes := int64(0)
+	for _, b := range r.held {
+		var err error
+		if b.buf == nil {
+			err = v.store.Zero(b.off, b.n, true)
+		} else {
+			_, err = v.store.WriteAt(b.buf.Bytes(), b.off)
 		}
-		return fmt.Errorf("write a resync block at %d: %w", m.Offset, err)
+		if err != nil {
+			if !isNoSpace(err) {
+				v.faultStore(err)
+			}
+			return fmt.Errorf("write a resync block at %d: %w", b.off, err)
+		}
+		bytes += b.n
 	}
 	v.mu.Lock()
-	r.blocks++
-	r.bytes += m.Length
+	r.blocks += uint64(len(r.held))
+	r.bytes += bytes
 	v.mu.Unlock()
-	r.unsynced += int64(m.PayloadLen())
-	r.pending++
+	r.unsynced += r.heldBytes
+	r.pending += len(r.held)
+	l.dropHeld()
 	if r.unsynced >= resyncSyncBytes || r.pending >= resyncSyncBlocks {
 		return l.syncBlocks()
 	}
 	return nil
 }
 
+// dropHeld lets go of what is held, written or not: what was not acknowledged is
+// sent again.
+func (l *link) dropHeld() {
+	v, r := l.v, l.target.resync
+	if r == nil || len(r.held) == 0 {
+		return
+	}
+	for _, b := range r.held {
+		if b.buf != nil {
+			b.buf.Unref()
+		}
+	}
+	clear(r.held)
+	r.held, r.heldBytes = r.held[:0], 0
+	v.mu.Lock()
+	v.held = false
+	v.mu.Unlock()
+	kick(v.applyKick)
+}
+
+// syncBlocks makes every block that came durable in the store.
 func (l *link) syncBlocks() error {
 	v, r := l.v, l.target.resync
+	if err := l.writeHeld(); err != nil {
+		return err
+	}
 	if err := v.store.Sync(); err != nil {
 		v.faultStore(err)
 		return fmt.Errorf("sync the backing store: %w", err)

@@ -169,7 +169,7 @@ func (v *Volume) setBits(away []*peer, from, upTo LSN, bytes int64) (LSN, error)
 	err := v.scan(from, upTo, func(r *journal.Record) bool {
 		for _, p := range away {
 			if r.Kind != journal.KindGeneration && r.LSN > p.bitsThrough {
-				p.bits.Set(r.Offset, r.Length)
+				p.mark(r.Offset, r.Length)
 			}
 		}
 		last = r.LSN

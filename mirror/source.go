@@ -56,7 +56,15 @@ func (s *sourceState) begin(p *Proceed, missing uint64, goal LSN) {
 	s.next, s.from, s.began, s.missing = p.From, p.From, time.Now(), missing
 }
 
-func (s *sourceState) close() {
+// close is called once nothing of the session runs any more.
+func (s *sourceState) close(v *Volume) {
+	if s.resync != nil {
+		s.resync.putBack(v)
+	}
+	s.closeReader()
+}
+
+func (s *sourceState) closeReader() {
 	if s.reader != nil {
 		s.reader.Close()
 		s.reader = nil
@@ -204,7 +212,7 @@ func (l *link) collectJournal() (err error) {
 	live := l.v.queue.at(s.next) != nil || s.next > l.v.end
 	l.v.mu.Unlock()
 	if live {
-		s.close()
+		s.closeReader()
 	}
 	return nil
 }

@@ -35,9 +35,28 @@ type Status struct {
 
 	// Waiting says, for people, what writes wait for; "" when they do not wait.
 	Waiting string `json:"waiting,omitempty"`
+	// Undo is what a bitmap resync, of which this replica is the target, can be
+	// rolled back by; nil if there is none.
+	Undo *UndoStatus `json:"undo,omitempty"`
 	// Failure says why the disk state is Failed or Diskless.
 	Failure string       `json:"failure,omitempty"`
 	Peers   []PeerStatus `json:"peers"`
+}
+
+// UndoStatus is the way back from a bitmap resync.
+type UndoStatus struct {
+	// Base is the record that Rollback goes back to, and Began when the resync did.
+	Base  Position  `json:"base"`
+	Began time.Time `json:"began"`
+	// Preserved is how many bytes of the volume were overwritten since, and are
+	// kept; Used what that takes on disk, and Limit how much it may (0: no limit).
+	Preserved int64 `json:"preserved"`
+	Used      int64 `json:"used"`
+	Limit     int64 `json:"limit,omitempty"`
+	// RollingBack: a rollback has begun and is not through.
+	RollingBack bool `json:"rollingBack,omitempty"`
+	// Problem says why the resync is paused; "" if it is not.
+	Problem string `json:"problem,omitempty"`
 }
 
 // JournalStatus is how full a journal is.

@@ -13,7 +13,7 @@ import (
 //
 //	offset size field
 //	 0     8    magic "LOCKSTSB"
-//	 8     4    format version, 1
+//	 8     4    format version: 1, or 2 with an undo
 //	12     4    slot number, 0 or 1
 //	16     8    sequence number
 //	24     4    length of the body, bytes
@@ -39,11 +39,17 @@ import (
 //	 1    resync mark    (0, 1, 2 journal lost); with 1 and 2 follow 16 base generation, 8 base LSN, source's name
 //	 -    history        (history_format.go)
 //
+// The body of version 2 goes on with
+//
+//	 1    undo           (1 of the resync under way, 2 rolling back by it)
+//	16    its id
+//
 // All little-endian. The 32 header bytes mean the same in every version. A slot
 // that was never written is all zeroes.
 const (
 	superblockMagic   = "LOCKSTSB"
-	superblockVersion = 1
+	superblockVersion = 2
+	superblockPlain   = 1 // without an undo
 	superblockHeader  = 32
 
 	// SuperblockSlotSize is the length of one slot, bytes.
@@ -91,7 +97,7 @@ func (s *Superblock) encodeSlot(slot uint32) ([]byte, error) {
 	b := make([]byte, superblockHeader, 4096)
 	copy(b, superblockMagic)
 	b = s.appendBody(b)
-	le.PutUint32(b[8:], superblockVersion)
+	le.PutUint32(b[8:], s.version())
 	le.PutUint32(b[12:], slot)
 	le.PutUint64(b[16:], s.Seq)
 	le.PutUint32(b[24:], uint32(len(b)-superblockHeader))
@@ -124,7 +130,24 @@ func (s *Superblock) appendBody(b []byte) []byte {
 	b = append(b, byte(s.Disk))
 	b = le.AppendUint64(b, s.LossCounter)
 	b = appendResyncMark(b, s.Resync)
-	return appendHistory(b, s.History)
+	b = appendHistory(b, s.History)
+	if s.version() == superblockPlain {
+		return b
+	}
+	kind := byte(1)
+	if s.Resync.RollingBack {
+		kind = 2
+	}
+	return append(append(b, kind), s.Resync.Undo[:]...)
+}
+
+// version is the format that the superblock needs: an older program that does not
+// know of undos must not forget one.
+func (s *Superblock) version() uint32 {
+	if s.Resync == nil || s.Resync.Undo.IsZero() {
+		return superblockPlain
+	}
+	return superblockVersion
 }
 
 func appendResyncMark(b []byte, m *ResyncMark) []byte {
@@ -159,18 +182,19 @@ func decodeSlot(b []byte, slot uint32) (Superblock, error) {
 	if crc := slotCRC(b); crc != le.Uint32(b[28:]) {
 		return Superblock{}, fmt.Errorf("%w: CRC %08x, computed %08x", errFormat, le.Uint32(b[28:]), crc)
 	}
-	if v := le.Uint32(b[8:]); v != superblockVersion {
+	v := le.Uint32(b[8:])
+	if v < superblockPlain || v > superblockVersion {
 		return Superblock{}, fmt.Errorf("%w: format version %d, this program knows %d", errSlotVersion, v, superblockVersion)
 	}
 	if got := le.Uint32(b[12:]); got != slot {
 		return Superblock{}, fmt.Errorf("%w: it is a copy of slot %d", errFormat, got)
 	}
-	s, err := decodeBody(b[superblockHeader:])
+	s, err := decodeBody(b[superblockHeader:], v)
 	s.Seq = le.Uint64(b[16:])
 	return s, err
 }
 
-func decodeBody(b []byte) (Superblock, error) {
+func decodeBody(b []byte, version uint32) (Superblock, error) {
 	r := fieldReader{b: b}
 	s := Superblock{
 		Volume:      r.id(),
@@ -190,10 +214,22 @@ func decodeBody(b []byte) (Superblock, error) {
 		Resync:      r.resyncMark(),
 		History:     r.history(),
 	}
+	if version != superblockPlain {
+		r.undo(s.Resync)
+	}
 	if err := r.end(); err != nil {
 		return Superblock{}, err
 	}
 	return s, nil
+}
+
+func (r *fieldReader) undo(m *ResyncMark) {
+	kind, id := r.enum("the undo", 3), r.id()
+	if m == nil || kind == 0 || id.IsZero() {
+		r.fail("an undo without a resync, or without an id")
+		return
+	}
+	m.Undo, m.RollingBack = id, kind == 2
 }
 
 func (r *fieldReader) resyncMark() *ResyncMark {

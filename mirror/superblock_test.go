@@ -347,10 +347,10 @@ func TestSuperblockFileDamage(t *testing.T) {
 			return b
 		}, 0, "both slots carry"},
 		{"unknown version beside a known one", func(b []byte) []byte {
-			le.PutUint32(slotOf(b, 1)[8:], 2)
+			le.PutUint32(slotOf(b, 1)[8:], superblockVersion+1)
 			seal(slotOf(b, 1))
 			return b
-		}, 0, "version 2"},
+		}, 0, "version 3"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			_, sb, err := OpenSuperblock(withSuperblock(t, row.damage(bytes.Clone(pristine))))
@@ -372,7 +372,7 @@ func TestSuperblockFileDamage(t *testing.T) {
 func TestSuperblockFields(t *testing.T) {
 	good := sampleSuperblock()
 	body := good.appendBody(nil)
-	if _, err := decodeBody(body); err != nil {
+	if _, err := decodeBody(body, superblockPlain); err != nil {
 		t.Fatal(err)
 	}
 	afterNames := 16 + 4 + 2         // volume id, "vol", "a"
@@ -407,32 +407,58 @@ func TestSuperblockFields(t *testing.T) {
 			t.Errorf("%s: byte %d has that value already", row.field, row.at)
 		}
 		bad[row.at] = row.value
-		if _, err := decodeBody(bad); !errors.Is(err, errFormat) {
+		if _, err := decodeBody(bad, superblockPlain); !errors.Is(err, errFormat) {
 			t.Errorf("%s: %v", row.field, err)
 		}
 	}
 	for n := range body {
-		if _, err := decodeBody(body[:n]); err == nil {
+		if _, err := decodeBody(body[:n], superblockPlain); err == nil {
 			t.Errorf("%d bytes of %d were accepted", n, len(body))
 		}
 	}
-	if _, err := decodeBody(append(body, 0)); err == nil {
+	if _, err := decodeBody(append(body, 0), superblockPlain); err == nil {
 		t.Error("a byte too many was accepted")
 	}
 }
 
-// TestSuperblockVector holds version 1 to the byte.
+// TestSuperblockVector holds each version to the byte.
 func TestSuperblockVector(t *testing.T) {
-	sb := sampleSuperblock()
-	sb.Seq = 41
-	b, err := sb.encodeSlot(1)
-	if err != nil {
-		t.Fatal(err)
+	for name, undo := range map[string]ID{"superblock-v1": {}, "superblock-v2": {7, 8, 9}} {
+		sb := sampleSuperblock()
+		sb.Seq = 41
+		sb.Resync.Undo, sb.Resync.RollingBack = undo, !undo.IsZero()
+		b, err := sb.encodeSlot(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := golden(t, name, b)
+		got, err := decodeSlot(want, 1)
+		if err != nil || !reflect.DeepEqual(got, sb) {
+			t.Errorf("%v\n%+v\n%+v", err, got, sb)
+		}
 	}
-	want := golden(t, "superblock-v1", b)
-	got, err := decodeSlot(want, 1)
-	if err != nil || !reflect.DeepEqual(got, sb) {
-		t.Errorf("%v\n%+v\n%+v", err, got, sb)
+}
+
+// An undo that belongs to no resync, or has no id, is none.
+func TestSuperblockUndoMustFit(t *testing.T) {
+	sb := sampleSuperblock()
+	sb.Resync.Undo = ID{1}
+	body := sb.appendBody(nil)
+	if got, err := decodeBody(body, superblockVersion); err != nil || got.Resync.Undo != sb.Resync.Undo || got.Resync.RollingBack {
+		t.Fatalf("%+v, %v", got.Resync, err)
+	}
+	sb.Resync = nil
+	tail := body[len(body)-17:]
+	for what, bad := range map[string][]byte{
+		"no resync": append(sb.appendBody(nil), tail...),
+		"kind 0":    append(append(bytes.Clone(body[:len(body)-17]), 0), tail[1:]...),
+		"kind 3":    append(append(bytes.Clone(body[:len(body)-17]), 3), tail[1:]...),
+		"no id":     append(append(bytes.Clone(body[:len(body)-17]), 1), make([]byte, 16)...),
+		"too short": body[:len(body)-1],
+	} {
+		if _, err := decodeBody(bad, superblockVersion); !errors.Is(err, errFormat) {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 }
 
@@ -488,7 +514,9 @@ func golden(t *testing.T, name string, b []byte) []byte {
 // decodes encodes to the same bytes.
 func FuzzSuperblock(f *testing.F) {
 	sb := sampleSuperblock()
-	for _, s := range []Superblock{sb, {}, {Name: "v", Node: "n", History: longHistory(3)}} {
+	undo := sampleSuperblock()
+	undo.Resync.Undo = ID{1}
+	for _, s := range []Superblock{sb, undo, {}, {Name: "v", Node: "n", History: longHistory(3)}} {
 		b, err := s.encodeSlot(0)
 		if err != nil {
 			f.Fatal(err)

@@ -94,6 +94,7 @@ func (v *Volume) truncateTo(c LSN, l *link, next *Generation) error {
 func (v *Volume) rebase(c LSN) error {
 	base := v.position(c)
 	for _, p := range v.peers {
+		p.remaining.Store(nil) // what was sent may have held what is given up
 		if LSN(p.bits.Base().LSN) > c {
 			p.bits.SetBase(base)
 			if err := p.bits.Flush(); err != nil {

@@ -144,6 +144,11 @@ type ResyncMark struct {
 	// Base; what may differ is what the source holds to be out of sync, and what
 	// the write-intent bitmap marks.
 	JournalLost bool
+	// Undo is the id of the snapshot that keeps what the store was before (undo.go);
+	// zero: there is none. It stays on this node.
+	Undo ID
+	// RollingBack: an operator had the replica rolled back, and it is not through.
+	RollingBack bool
 }
 
 func (m *ResyncMark) String() string {
@@ -152,6 +157,9 @@ func (m *ResyncMark) String() string {
 		return "its journal was lost, and no source has come to resync it"
 	case m.JournalLost:
 		return "its journal was lost; it is in the middle of a resync from " + m.Source
+	}
+	if m.RollingBack {
+		return "in the middle of being rolled back"
 	}
 	return "in the middle of a resync from " + m.Source
 }

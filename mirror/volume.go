@@ -13,6 +13,7 @@ import (
 	"github.com/lockstep-storage/lockstep/bitmap"
 	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/journal"
+	"github.com/lockstep-storage/lockstep/snapshot"
 )
 
 // A Volume is one node's replica of a replicated block device. Its methods may
@@ -64,6 +65,11 @@ type Volume struct {
 	readFrom atomic.Uint32
 	refusal  atomic.Pointer[error]
 
+	// undo keeps what the resync under way overwrites, nil if nothing does (undo.go).
+	// It changes under apply. undoProblem is why nothing more can be kept.
+	undo        atomic.Pointer[snapshot.Snapshot]
+	undoProblem atomic.Pointer[string]
+
 	mu sync.Mutex
 	state
 	waiters chan struct{} // closed when something changed that somebody waits for
@@ -106,6 +112,10 @@ type state struct {
 	stableNote LSN // noted, durably: what may be applied
 	applied    LSN
 	applyCut   LSN // applied up to here although it is in the middle of a write
+	// held: resync blocks wait to be written to the store, and nothing past heldAt is
+	// applied before they are (resync_target.go).
+	held       bool
+	heldAt     LSN
 	checkpoint LSN
 	trimmed    LSN  // limit of the last trim
 	starved    bool // somebody waits for room in the journal

@@ -218,11 +218,17 @@ func TestJournal(t *testing.T) {
 }
 
 func TestSuperblock(t *testing.T) {
-	v := vector(t, "mirror/testdata/superblock-v1.bin")
-	found := decode(t, "## Superblock", v, 0)
-	wants(t, "superblock", found, map[string]uint64{"slot number": 1, "sequence number": 41})
-	if !bytes.HasPrefix(v[32+16:], []byte("\x03vol\x01a")) {
-		t.Errorf("the body begins %x", v[32:64])
+	for version, name := range map[uint64]string{1: "mirror/testdata/superblock-v1.bin", 2: "mirror/testdata/superblock-v2.bin"} {
+		v := vector(t, name)
+		found := decode(t, "## Superblock", v, 0)
+		wants(t, name, found, map[string]uint64{"format version": version, "slot number": 1, "sequence number": 41})
+		if !bytes.HasPrefix(v[32+16:], []byte("\x03vol\x01a")) {
+			t.Errorf("%s: the body begins %x", name, v[32:64])
+		}
+		end := 32 + binary.LittleEndian.Uint32(v[24:])
+		if version == 2 && (v[end-17] != 2 || v[end-16] != 7) {
+			t.Errorf("%s: the body ends %x", name, v[end-17:end])
+		}
 	}
 }
 
