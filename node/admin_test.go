@@ -56,6 +56,28 @@ func TestAdminWholeLife(t *testing.T) {
 	wantError(t, err, CodeNotFound, `node "alpha" has no volume "data"`)
 }
 
+func TestAdminRollback(t *testing.T) {
+	_, f, cl := startFakes(t, testConfig(t))
+	ctx := t.Context()
+	made(t, cl, "data", Peer{Name: "beta"})
+	_, err := cl.PlanRollback(ctx, "data")
+	wantError(t, err, CodeRefused, "is not rolled back: no resync is under way")
+	_, err = cl.Rollback(ctx, "data")
+	wantError(t, err, CodeRefused, "is not rolled back: no resync is under way")
+	v := f.open["data"]
+	v.mu.Lock()
+	v.st.Disk = mirror.Inconsistent
+	v.mu.Unlock()
+	if plan, err := cl.PlanRollback(ctx, "data"); err != nil || plan.Restores != 4096 || v.Status().Disk != mirror.Inconsistent {
+		t.Errorf("%+v, %v", plan, err)
+	}
+	if st, err := cl.Rollback(ctx, "data"); err != nil || st.Disk != mirror.Outdated {
+		t.Errorf("%+v, %v", st, err)
+	}
+	_, err = cl.Rollback(ctx, "dat")
+	wantError(t, err, CodeNotFound, `did you mean "data"?`)
+}
+
 func wantError(t *testing.T, err error, code Code, sentence string) {
 	t.Helper()
 	e, ok := errors.AsType[*Error](err)

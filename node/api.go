@@ -48,6 +48,8 @@ type CreateRequest struct {
 	SyncInterval  Duration        `json:"syncInterval,omitzero"`
 	RetryInterval Duration        `json:"retryInterval,omitzero"`
 	ResyncRate    int64           `json:"resyncRate,omitempty"` // bytes per second
+	// ResyncUndo: bytes; -1 is off.
+	ResyncUndo int64 `json:"resyncUndo,omitempty"`
 	// OnIOError is "detach", the default, or "pass-on".
 	OnIOError mirror.IOErrorPolicy `json:"onIOError,omitempty"`
 	Store     string               `json:"store,omitempty"` // absolute path

@@ -81,6 +81,16 @@ func (c *Client) PlanRepair(ctx context.Context, name string) (mirror.RepairPlan
 	return call[mirror.RepairPlan](ctx, c, http.MethodGet, volumePath(name, "/repair"), nil)
 }
 
+// PlanRollback asks what Rollback would do; it changes nothing.
+func (c *Client) PlanRollback(ctx context.Context, name string) (mirror.RollbackPlan, error) {
+	return call[mirror.RollbackPlan](ctx, c, http.MethodGet, volumePath(name, "/rollback"), nil)
+}
+
+// Rollback takes a replica in the middle of a bitmap resync back to what it was.
+func (c *Client) Rollback(ctx context.Context, name string) (VolumeStatus, error) {
+	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/rollback"), nil)
+}
+
 // Repair gives up the journal of a replica that lost it, or failed.
 func (c *Client) Repair(ctx context.Context, name string, r RepairRequest) (VolumeStatus, error) {
 	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/repair"), r)

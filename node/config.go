@@ -61,6 +61,7 @@ type Overrides struct {
 	SyncInterval  *time.Duration
 	RetryInterval *time.Duration
 	ResyncRate    *int64
+	ResyncUndo    *int64
 	OnIOError     *mirror.IOErrorPolicy
 	Store         *string
 	Direct        *bool
@@ -145,6 +146,7 @@ func (o Overrides) apply(s Settings, nodes map[string]string) Settings {
 	override(&s.SyncInterval, (*Duration)(o.SyncInterval))
 	override(&s.RetryInterval, (*Duration)(o.RetryInterval))
 	override(&s.ResyncRate, o.ResyncRate)
+	override(&s.ResyncUndo, o.ResyncUndo)
 	override(&s.OnIOError, o.OnIOError)
 	override(&s.Store, o.Store)
 	override(&s.Direct, o.Direct)

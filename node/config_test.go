@@ -42,6 +42,7 @@ volumes:
     sync-interval: 500ms
     retry-interval: 1s
     resync-rate: 0
+    resync-undo: off
     on-io-error: pass-on
     store: /mnt/data
     direct: true
@@ -65,7 +66,7 @@ func TestConfigWhole(t *testing.T) {
 	stored := Settings{Format: 1, Peers: []Peer{{"old", "1.2.3.4:5"}}, ResyncRate: 77, PeerTimeout: Duration(time.Minute)}
 	s := c.Volumes["data"].apply(stored, c.Nodes)
 	want := Settings{Format: 1, Peers: []Peer{{"beta", "127.0.0.1:7791"}, {"gamma", "[::1]:7792"}}, PendingLimit: 64 << 20,
-		PeerTimeout: Duration(3 * time.Second), SyncInterval: Duration(500 * time.Millisecond), RetryInterval: Duration(time.Second), OnIOError: mirror.PassOn, Store: "/mnt/data", Direct: true, Journal: "/fast/data"}
+		PeerTimeout: Duration(3 * time.Second), SyncInterval: Duration(500 * time.Millisecond), RetryInterval: Duration(time.Second), ResyncUndo: mirror.UndoOff, OnIOError: mirror.PassOn, Store: "/mnt/data", Direct: true, Journal: "/fast/data"}
 	if fmt.Sprint(s) != fmt.Sprint(want) {
 		t.Errorf("overridden settings\n got %+v\nwant %+v", s, want)
 	}
@@ -141,6 +142,20 @@ func TestConfigErrorsAllAtOnce(t *testing.T) {
 	}
 	if got := fmt.Sprint(lines); got != "[1 2 3 7 8 9]" {
 		t.Errorf("problems in lines %s:\n%v", got, err)
+	}
+}
+
+func TestConfigResyncUndo(t *testing.T) {
+	for text, want := range map[string]int64{"off": mirror.UndoOff, "10GiB": 10 << 30} {
+		c, err := ParseConfig([]byte("node: a\nvolumes: {data: {resync-undo: "+text+"}}\n"), "f")
+		if err != nil || *c.Volumes["data"].ResyncUndo != want {
+			t.Errorf("resync-undo: %s: %v, %v", text, c.Volumes["data"].ResyncUndo, err)
+		}
+	}
+	for text, want := range map[string]string{"1MiB": "the least is", "on": "resync-undo", "[off]": "a single value"} {
+		if _, err := ParseConfig([]byte("node: a\nvolumes: {data: {resync-undo: "+text+"}}\n"), "f"); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("resync-undo: %s: %v", text, err)
+		}
 	}
 }
 

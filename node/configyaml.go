@@ -175,6 +175,17 @@ func (p *configParser) size(at string, to **int64, least int64) func(*yaml.Node)
 	}
 }
 
+// sizeOrOff is a size, or "off", which is stored as the number off.
+func (p *configParser) sizeOrOff(at string, to **int64, least, off int64) func(*yaml.Node) {
+	return func(v *yaml.Node) {
+		if v.Kind == yaml.ScalarNode && v.Value == "off" {
+			*to = &off
+			return
+		}
+		p.size(at, to, least)(v)
+	}
+}
+
 func (p *configParser) duration(at string, to **time.Duration, least time.Duration) func(*yaml.Node) {
 	return func(v *yaml.Node) {
 		p.parsed(at, func(s string) error {

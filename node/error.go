@@ -64,6 +64,9 @@ func asError(err error) *Error {
 		}
 		return &Error{Text: err.Error(), Code: CodeUnsafe, Unknown: u.Unknown}
 	}
+	if _, ok := errors.AsType[*mirror.RollbackRefusedError](err); ok {
+		return refuse(CodeRefused, "%v", err)
+	}
 	if r, ok := errors.AsType[*mirror.RepairRefusedError](err); ok {
 		if r.Hopeless {
 			return refuse(CodeRefused, "%v", err)

@@ -95,6 +95,26 @@ func (v *fakeVolume) PlanRepair(mirror.RepairOptions) (mirror.RepairPlan, error)
 	return plan, &mirror.RepairRefusedError{Plan: plan, Hopeless: true}
 }
 
+func (v *fakeVolume) PlanRollback() (mirror.RollbackPlan, error) {
+	plan := mirror.RollbackPlan{Volume: v.o.Volume, Node: v.o.Node, Restores: 4096}
+	if v.Status().Disk != mirror.Inconsistent {
+		plan.Refused = "no resync is under way"
+		return plan, &mirror.RollbackRefusedError{Plan: plan}
+	}
+	return plan, nil
+}
+
+func (v *fakeVolume) Rollback(context.Context) (mirror.RollbackPlan, error) {
+	plan, err := v.PlanRollback()
+	if err == nil {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.note("rollback")
+		v.st.Disk = mirror.Outdated
+	}
+	return plan, err
+}
+
 func (v *fakeVolume) Status() mirror.Status {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -95,7 +95,8 @@ func (n *Node) options(name string) (o mirror.Options, err error) {
 		Node: n.cfg.Node, Volume: name, FS: fsys, Journal: journal, Store: f,
 		Peers: s.names(), Dialer: newDialer(s.Peers), Logger: n.log,
 		PendingLimit: s.PendingLimit, PeerTimeout: time.Duration(s.PeerTimeout), SyncInterval: time.Duration(s.SyncInterval),
-		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate, OnIOError: s.OnIOError,
+		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate, ResyncUndo: s.ResyncUndo,
+		OnIOError: s.OnIOError,
 	}, nil
 }
 

@@ -30,6 +30,9 @@ type Settings struct {
 	SyncInterval  Duration `json:"syncInterval,omitzero"`
 	RetryInterval Duration `json:"retryInterval,omitzero"`
 	ResyncRate    int64    `json:"resyncRate,omitempty"` // bytes per second, 0 no limit
+	// ResyncUndo is the most bytes that a resync of this replica may keep to be
+	// rolled back by; 0 no limit, mirror.UndoOff nothing.
+	ResyncUndo int64 `json:"resyncUndo,omitempty"`
 	// OnIOError is what this node does as Primary when its own disk fails.
 	OnIOError mirror.IOErrorPolicy `json:"onIOError,omitempty"`
 	// Store is the path of the file or block device that holds the volume's

@@ -18,6 +18,8 @@ type volume interface {
 	Demote(ctx context.Context) error
 	Connect(peer string) error // "" is all of them
 	Disconnect(peer string) error
+	PlanRollback() (mirror.RollbackPlan, error)
+	Rollback(ctx context.Context) (mirror.RollbackPlan, error)
 	PlanRepair(r mirror.RepairOptions) (mirror.RepairPlan, error)
 	Status() mirror.Status
 	Accept(conn net.Conn, pre mirror.Preamble, version uint16)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/lockstep-storage/lockstep/mirror"
@@ -108,6 +109,9 @@ func printReplica(w io.Writer, r *node.CheckedReplica) {
 		} else {
 			line("out-of-sync", "%s marked for peer %s, since LSN %d", humanize.IBytes(uint64(m.Marked)), m.Peer, m.Base.LSN)
 		}
+	}
+	if u := r.Undo; u != nil {
+		line("undo", "%s of a resync that began at %s, to go back to LSN %d", humanize.IBytes(uint64(u.Preserved)), u.Began.Format(time.RFC3339), u.Base.LSN)
 	}
 	if r.StoreSize > 0 {
 		line("store", "%s in %s", humanize.IBytes(uint64(r.StoreSize)), r.Store)

@@ -93,6 +93,9 @@ func volumeSentences(v node.VolumeStatus) []string {
 	if v.Waiting != "" {
 		add(": %s", v.Waiting)
 	}
+	if u := v.Undo; u != nil {
+		add(": %s", undo(u))
+	}
 	for _, p := range v.Peers {
 		if p.Progress != nil {
 			add("/%s: %s", p.Node, progress(p.Replication, p.Progress))
@@ -107,6 +110,19 @@ func volumeSentences(v node.VolumeStatus) []string {
 		}
 	}
 	return out
+}
+
+// undo says that a resync can be rolled back, and to what.
+func undo(u *mirror.UndoStatus) string {
+	s := fmt.Sprintf("its resync began at %s and can be rolled back to LSN %d; %s were overwritten, and are kept in %s",
+		u.Began.Format(time.RFC3339), u.Base.LSN, humanize.IBytes(uint64(u.Preserved)), humanize.IBytes(uint64(u.Used)))
+	if u.Limit > 0 {
+		s += " of " + humanize.IBytes(uint64(u.Limit))
+	}
+	if u.RollingBack {
+		s += "; that has begun, and is not through: run `lockstep rollback` again"
+	}
+	return s
 }
 
 func progress(what mirror.ReplState, p *mirror.Progress) string {

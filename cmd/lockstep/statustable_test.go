@@ -28,6 +28,8 @@ func TestStatusTable(t *testing.T) {
 		{Name: "second", Status: &mirror.Status{Node: "alpha", Size: 4096, Disk: mirror.Consistent, Failure: "fsync: input/output error",
 			Peers: []mirror.PeerStatus{{Node: "beta", Connection: mirror.Connected, Replication: mirror.SyncTarget,
 				Progress: &mirror.Progress{Total: 4096, Left: -1}}}}},
+		{Name: "target", Status: &mirror.Status{Node: "alpha", Size: 1 << 30, Disk: mirror.Inconsistent,
+			Undo: &mirror.UndoStatus{Base: mirror.Position{LSN: 777}, Began: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Preserved: 3 << 20, Used: 2 << 20, Limit: 64 << 20}}},
 	}
 	var b strings.Builder
 	if err := writeStatus(&b, st); err != nil {

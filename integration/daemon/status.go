@@ -25,6 +25,17 @@ type Status struct {
 	Waiting    string `json:"waiting"`
 	Failure    string `json:"failure"`
 	Peers      []Peer `json:"peers"`
+	Undo       *Undo  `json:"undo"`
+}
+
+// Undo is what a volume's status says of the way back from a resync.
+type Undo struct {
+	Preserved int64 `json:"preserved"`
+	Used      int64 `json:"used"`
+	Base      struct {
+		LSN uint64 `json:"lsn"`
+	} `json:"base"`
+	Began time.Time `json:"began"`
 }
 
 // Peer is what a volume's status says of one peer.
