@@ -155,8 +155,10 @@ func (v *Volume) applyCollected(a *applier) error {
 		}
 	}
 	parts := a.coalesce()
-	if err := v.preserve(a.rangesOf(parts)); err != nil {
-		return err
+	if v.undo.Load() != nil {
+		if err := v.preserve(a.rangesOf(parts)); err != nil {
+			return err
+		}
 	}
 	return v.writeOut(a, parts)
 }

@@ -67,6 +67,7 @@
 //	        Volume.superMu     a superblock commit
 //	          Volume.mu        everything in Volume.state
 //	            pending.mu     the index that reads look into
+//	            the undo's     what is preserved
 //
 // # What is bounded
 //

@@ -376,6 +376,23 @@ func TestResyncPauses(t *testing.T) {
 	}
 }
 
+// A replica that lost its journal in the middle of a resync is repaired, and can be
+// rolled back still: its undo does not need the journal.
+func TestRollbackAfterRepair(t *testing.T) {
+	u := newUndoRig(t, seed(t), slowerResync)
+	u.b.start()
+	u.resyncing()
+	u.a.kill()
+	u.b.kill()
+	u.b.loseJournal()
+	u.b.repair(false)
+	u.b.start()
+	u.b.rollback()
+	u.isImage()
+	u.nodes["a"].rig.opts = nil
+	u.comesBack()
+}
+
 // An undo that is damaged ends the way back, says so, and the resync goes on.
 func TestUndoIsDamaged(t *testing.T) {
 	u := newUndoRig(t, seed(t), slowerResync)
