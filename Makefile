@@ -59,7 +59,7 @@ race: ## all Go tests under the race detector, a few crash rounds included
 allocs: ## that the hot path allocates nothing, which the race detector hides
 	$(GO) test -count=1 -run Alloc ./...
 
-crash: ## crash states of journal, bitmaps, superblock, volume; STATES=120000, SEED=
+crash: ## crash states of journal, bitmaps, snapshots, superblock, volume; STATES=120000, SEED=
 	@scripts/crash $(STATES)
 
 kill: ## kill -9 of real daemons under load, a pair and one alone; ROUNDS=50, SEED=
