@@ -165,10 +165,17 @@ func (v *Volume) bitsInstead(bytes int64) (LSN, error) {
 // setBits sets the ranges of the records from … upTo, until so many bytes of
 // journal are covered, and returns the last one.
 func (v *Volume) setBits(away []*peer, from, upTo LSN, bytes int64) (LSN, error) {
+	// Should one rise meanwhile, some bits are set for nothing.
+	through := make([]LSN, len(away))
+	v.mu.Lock()
+	for i, p := range away {
+		through[i] = p.bitsThrough
+	}
+	v.mu.Unlock()
 	last := from - 1
 	err := v.scan(from, upTo, func(r *journal.Record) bool {
-		for _, p := range away {
-			if r.Kind != journal.KindGeneration && r.LSN > p.bitsThrough {
+		for i, p := range away {
+			if r.Kind != journal.KindGeneration && r.LSN > through[i] {
 				p.mark(r.Offset, r.Length)
 			}
 		}
