@@ -93,6 +93,7 @@ func (u *undoRig) overflow(c *client, rng *rand.Rand) {
 func (u *undoRig) liveWrites(c *client, rng *rand.Rand) (stop func()) {
 	quit := make(chan struct{})
 	var wg sync.WaitGroup
+	rng = newRand(rng.Uint64()) // of its own goroutine
 	wg.Go(func() {
 		for {
 			select {
