@@ -74,7 +74,7 @@
 // Payload in memory by Options.PendingLimit (one request may pass it), records
 // between journal and store by maxQueue, what a peer owes by sendWindow and
 // resyncWindow, what the target of a resync holds by resyncSyncBytes, its undo on
-// disk by Options.ResyncUndo (24 bytes of memory for each range in it, and 8 MiB),
+// disk by Options.ResyncUndo (32 bytes of memory for each range in it, and 8 MiB),
 // reads for a diskless Primary by maxReads a connection, the journal by its size, a
 // history by MaxGenerations. Whatever is at its limit slows the clients down; a
 // resync whose undo is full pauses.

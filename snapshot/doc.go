@@ -36,7 +36,7 @@
 //
 // # Memory
 //
-// 24 bytes for each range that is in the file: of at most 256 KiB if it is data,
+// 32 bytes for each range that is in the file: of at most 256 KiB if it is data,
 // of 16 MiB if it is zeroes, of 4 KiB at the least. And a buffer of up to 8 MiB.
 //
 // # Concurrency
