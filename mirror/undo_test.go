@@ -421,3 +421,53 @@ func TestUndoIsDamaged(t *testing.T) {
 	u.members()
 	u.inSync("a", "b")
 }
+
+// Where the common point is in the middle of a write, the image is what lies before
+// that write: its parts are never applied without the last one, but in a resync.
+func TestRollbackOfACutWrite(t *testing.T) {
+	rng := seed(t)
+	u := newUndoRig(t, rng, slowerResync)
+	u.a.kill()
+	u.nodes["a"].rig.opts = nil
+	u.a.start()
+	u.a.promote(true)
+	u.c = u.a.attach()
+	u.b.start()
+	u.members()
+	u.inSync("a", "b")
+	u.image, u.base = storeOf(t, u.a.fake), u.b.vol.Status().End
+	v := u.b.vol
+	s := u.b.stallAt(fakedisk.OpWrite, "*.seg*", func() bool {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return v.end > u.base
+	})
+	w := u.c.async(resyncArea, randomly(rng, 6<<20)) // six records
+	s.wait(t)
+	u.b.powerLossIn(s, fakedisk.KeepAll)
+	u.b.fake.OnOp(nil)
+	u.dropped(u.a, u.b)
+	u.c.must(w)
+	u.rig.opts = slowerResync
+	u.a.restart()
+	u.a.promote(true)
+	u.c = u.a.attach()
+	at, _, _ := look(t, u.b.fake, "b", "a")
+	if at.End <= u.base || at.End >= u.base+6 {
+		t.Fatalf("b has the records up to LSN %d, and the write is that after LSN %d", at.End, u.base)
+	}
+	for i := 0; u.a.vol.Status().Journal.First <= at.End+1; i++ {
+		u.c.write(int64(i%8)<<20, randomly(rng, 1<<20))
+	}
+	u.c.flush()
+	u.b.start()
+	u.resyncing()
+	u.a.kill()
+	if got := u.b.vol.Status(); got.Undo.Base.LSN != u.base {
+		t.Fatalf("the undo goes back to LSN %d, not %d", got.Undo.Base.LSN, u.base)
+	}
+	u.b.rollback()
+	u.isImage()
+	u.nodes["a"].rig.opts = nil
+	u.comesBack()
+}
