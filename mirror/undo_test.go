@@ -220,6 +220,45 @@ func TestTrace8c(t *testing.T) {
 	}
 }
 
+// What was sent and not acknowledged when a session ends is sent again: the target
+// may not have it (8c).
+func TestTrace8cUnacknowledged(t *testing.T) {
+	fewHeld(t)
+	u := newUndoRig(t, seed(t), slowerResync)
+	u.b.start()
+	u.eventually("blocks are acknowledged", func() bool {
+		p := u.a.peer("b").Progress
+		return p != nil && p.Done > 0
+	})
+	v := u.a.vol
+	v.mu.Lock()
+	p := v.peers["b"]
+	r := p.link.source.resync
+	v.mu.Unlock()
+	u.gate("b", "a").hold()
+	sent, acked := int64(0), int64(0)
+	u.eventually("more is sent than is acknowledged", func() bool {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		sent, acked = r.sentBytes, r.ackedBytes
+		return sent > acked+1<<20
+	})
+	u.b.isolate()
+	u.gate("b", "a").drop()
+	p.awaitEnd()
+	for off := acked; off < resyncArea; off += rigBlock {
+		if !p.remaining.Load().Test(off) {
+			t.Fatalf("the block at %d was sent, of %d bytes acknowledged and %d sent, and is not sent again", off, acked, sent)
+		}
+	}
+	if p.remaining.Load().Test(0) {
+		t.Error("what was acknowledged is sent again")
+	}
+	u.b.heal()
+	u.members()
+	u.inSync("a", "b")
+}
+
 // TestTrace8d: what a replica that was rolled back claims: its history up to the
 // base, that others went on, and nothing of what it acknowledged since, which is why
 // it is another incarnation.
