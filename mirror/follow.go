@@ -298,6 +298,7 @@ func (l *link) generation(rec *journal.Record) (*Generation, error) {
 		return nil, err
 	}
 	v.mu.Lock()
+	v.noteGeneration(gen.ID)
 	if setHas(gen.Set, self) && !setHas(v.super.Set, self) {
 		t.joinLSN = gen.First
 	}

@@ -32,9 +32,13 @@ func (l *link) meet() error {
 		return errAgain
 	}
 	l.met = true
-	p.problem, p.splitBrain = "", nil
+	p.problem = ""
+	settled := p.split != nil && l.verdict.Verdict != SplitBrain
 	v.broadcast()
 	v.mu.Unlock()
+	if settled {
+		p.forgetSplit()
+	}
 	v.log.Info("met a peer", "peer", p.node, "role", l.theirs.Role, "verdict", l.verdict.Verdict, "reason", l.verdict.Reason)
 	return l.judge()
 }
@@ -54,12 +58,16 @@ func (l *link) judge() error {
 	case Unrelated, Damaged, NoSource:
 		return &refusal{CodeUnrelated, c.Reason}
 	}
+	if c.Verdict == SplitBrain {
+		if err := l.tellSplit(); err != nil {
+			return err
+		}
+		return &refusal{CodeSplitBrain, c.Reason}
+	}
 	if err := l.heedExclusion(); err != nil {
 		return err
 	}
 	switch {
-	case c.Verdict == SplitBrain:
-		return &refusal{CodeSplitBrain, c.Reason}
 	case mine.Role == Primary && l.theirs.Role == Primary:
 		return &refusal{CodeRole, fmt.Sprintf("both nodes are Primary: %s; demote one", c.Reason)}
 	case mine.Role == Primary && !c.Verdict.leads():

@@ -38,6 +38,7 @@ type link struct {
 	epoch uint64
 	// parting is what closeLink tells the peer, whoever comes to say it first.
 	parting *Bye
+	split   *metSplit // what they are, if they are a split-brain
 
 	source sourceState
 	target targetState
@@ -196,9 +197,8 @@ func (l *link) unregister(err error) (again bool) {
 	case errors.As(err, &refused):
 		p.want = p.want && refused.Code.passes()
 	}
-	if l.verdict.Verdict == SplitBrain && l.met {
-		c := &l.verdict
-		p.splitBrain = &SplitBrainStatus{Common: c.Common, Ours: c.Ours.Writes, Theirs: c.Theirs.Writes, Reason: c.Reason}
+	if l.split != nil {
+		p.split = l.split
 	}
 	if err != nil && !again {
 		p.noteLocked(err.Error())

@@ -32,7 +32,7 @@ type peer struct {
 	joinAfter   time.Time // not before: a peer that failed to join waits longer each time
 	joinPause   time.Duration
 	problem     string
-	splitBrain  *SplitBrainStatus
+	split       *metSplit // nil without a split-brain
 	catchUps    int
 	resyncs     int
 }

@@ -54,7 +54,7 @@ func (p *peer) status() PeerStatus {
 	s := PeerStatus{
 		Node: p.node, Connection: Connecting, Member: setHasNode(v.super.Set, p.node) && !v.super.Excluded,
 		Received: p.received, Durable: p.durable, OutOfSync: p.bits.Count(),
-		SplitBrain: p.splitBrain, Problem: p.problem, CatchUps: p.catchUps, Resyncs: p.resyncs,
+		SplitBrain: p.split.status(), Problem: p.problem, CatchUps: p.catchUps, Resyncs: p.resyncs,
 	}
 	s.Behind = p.behind()
 	l := p.link

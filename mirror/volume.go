@@ -101,6 +101,7 @@ type state struct {
 	committed    LSN    // on a Secondary: what reads for a diskless Primary see (remote.go)
 	stable       LSN
 	generation   LSN // record of the newest generation, as Primary
+	genNotes     map[ID]genNote
 
 	noted      LSN // stable LSN that the last batch noted
 	stableNote LSN // noted, durably: what may be applied

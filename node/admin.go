@@ -94,6 +94,9 @@ func adminHandler(n *Node) http.Handler {
 	on("POST /v1/volumes/{name}/repair", with(func(r *http.Request, body RepairRequest) (any, error) {
 		return n.repair(r.Context(), name(r), body)
 	}))
+	on("GET /v1/volumes/{name}/split", func(r *http.Request) (any, error) {
+		return n.splitBrains(name(r))
+	})
 	on("POST /v1/volumes/{name}/connect", with(func(r *http.Request, body PeerRequest) (any, error) {
 		return n.connect(name(r), body)
 	}))

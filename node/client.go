@@ -86,6 +86,11 @@ func (c *Client) Repair(ctx context.Context, name string, r RepairRequest) (Volu
 	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/repair"), r)
 }
 
+// SplitBrains asks what is known of the split-brains that the volume is in.
+func (c *Client) SplitBrains(ctx context.Context, name string) ([]mirror.SplitReport, error) {
+	return call[[]mirror.SplitReport](ctx, c, http.MethodGet, volumePath(name, "/split"), nil)
+}
+
 // Connect lets the volume seek its peer, or all of them.
 func (c *Client) Connect(ctx context.Context, name string, r PeerRequest) (VolumeStatus, error) {
 	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/connect"), r)

@@ -22,6 +22,7 @@ type fakeVolume struct {
 
 	mu       sync.Mutex
 	st       mirror.Status
+	splits   []mirror.SplitReport
 	promote  error // what Promote without force answers
 	closeErr error
 	closed   bool
@@ -94,6 +95,8 @@ func (v *fakeVolume) PlanRepair(mirror.RepairOptions) (mirror.RepairPlan, error)
 	plan := mirror.RepairPlan{Volume: v.o.Volume, Node: v.o.Node, Refused: "there is nothing to repair"}
 	return plan, &mirror.RepairRefusedError{Plan: plan, Hopeless: true}
 }
+
+func (v *fakeVolume) SplitBrains() ([]mirror.SplitReport, error) { return v.splits, nil }
 
 func (v *fakeVolume) Status() mirror.Status {
 	v.mu.Lock()

@@ -19,6 +19,7 @@ type volume interface {
 	Connect(peer string) error // "" is all of them
 	Disconnect(peer string) error
 	PlanRepair(r mirror.RepairOptions) (mirror.RepairPlan, error)
+	SplitBrains() ([]mirror.SplitReport, error)
 	Status() mirror.Status
 	Accept(conn net.Conn, pre mirror.Preamble, version uint16)
 }

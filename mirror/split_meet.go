@@ -1,0 +1,89 @@
+package mirror
+
+import (
+	"fmt"
+	"time"
+)
+
+// tellSplit has the two sides of a split-brain tell each other what each has
+// (SplitFrame), and keeps that. To measure it a long journal may have to be read:
+// the peer hears meanwhile that we live.
+func (l *link) tellSplit() error {
+	v, c := l.v, l.verdict.Common
+	m := &metSplit{at: time.Now(), hello: l.hello, told: SplitFrame{Accuracy: RangesUnknown}, result: l.verdict}
+	v.mu.Lock()
+	l.split = m
+	v.mu.Unlock()
+	common := l.mine.Description.History.Position(c)
+	said := make(chan error, 1)
+	go func() { said <- l.saySplit(common) }()
+	heard := l.hearSplit(common, &m.told)
+	if heard != nil {
+		l.stop()
+	}
+	if err := <-said; err != nil && heard == nil {
+		return err
+	}
+	if heard == nil {
+		l.peer.saveSplit(m)
+	}
+	return heard
+}
+
+// saySplit sends what this side has, and heartbeats until that is known.
+func (l *link) saySplit(common Position) error {
+	var side SplitSide
+	var err error
+	measured := make(chan struct{})
+	go func() {
+		defer close(measured)
+		side, _, err = l.v.measureSplit(l.peer, common.LSN)
+	}()
+	tick := time.NewTicker(l.v.opts.PeerTimeout / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case <-measured:
+			if err != nil {
+				return fmt.Errorf("measure what was written since the split-brain: %w", err)
+			}
+			m := splitFrame(common, &side)
+			return l.write(&m)
+		case <-tick.C:
+			if err := l.write(l.heartbeat()); err != nil {
+				<-measured
+				return err
+			}
+		}
+	}
+}
+
+// hearSplit takes in what the other side has.
+func (l *link) hearSplit(common Position, m *SplitFrame) error {
+	for {
+		t, body, err := l.next()
+		if err != nil {
+			return err
+		}
+		switch t {
+		case FrameHeartbeat:
+			continue
+		case FrameSplit:
+		default:
+			return l.unexpected(t)
+		}
+		var told SplitFrame
+		if err := told.Decode(body); err != nil {
+			return err
+		}
+		if told.Common != common {
+			return fmt.Errorf("%w: the peer's last common record is LSN %d of %v, ours LSN %d of %v", ErrFrame,
+				told.Common.LSN, told.Common.Generation, common.LSN, common.Generation)
+		}
+		if n := len(told.Ranges); n > 0 && told.Ranges[n-1].end() > l.v.store.Size() {
+			return fmt.Errorf("%w: a range that ends at %d, and the volume has %d bytes", ErrFrame, told.Ranges[n-1].end(), l.v.store.Size())
+		}
+		*m = told
+		return nil
+	}
+}
