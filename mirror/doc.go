@@ -24,7 +24,8 @@
 // from the journal goes through resync_source.go and resync_target.go. When the
 // replica's own disk fails: fault.go, and detach.go with remote.go. One that lost
 // its journal is repaired (repair.go), for intent.go marked what that leaves in
-// doubt.
+// doubt. A replica that is not Primary is read through image.go. Of two that were
+// written to apart split.go tells.
 //
 // # Invariants
 //
@@ -61,6 +62,7 @@
 // Every one ends before Close returns. Locks are taken in this order:
 //
 //	Volume.change              changes of role and in-sync set
+//	  Volume.imageEnd          the end of an image (image.go)
 //	  Volume.tail              the checkpoint and the journal's tail
 //	    Volume.apply           records on their way to the store
 //	      Volume.seq           the journal's end

@@ -66,6 +66,7 @@ func (l *link) obey(m *Proceed) error {
 	v, c := l.v, &l.verdict
 	v.mu.Lock()
 	seen := v.super.Epoch // by now, whatever the hello said
+	l.peer.following = true
 	v.mu.Unlock()
 	switch {
 	case m.Epoch < seen:
@@ -77,6 +78,7 @@ func (l *link) obey(m *Proceed) error {
 	case m.Mode != ModeResync && (m.From != m.Common+1 || c.NeedsResync):
 		return fmt.Errorf("%w: %v from LSN %d, and the last common record is LSN %d", ErrFrame, m.Mode, m.From, m.Common)
 	}
+	v.endImage(fmt.Errorf("volume %q on node %q follows node %q from now on, and changes", v.opts.Volume, v.opts.Node, l.peer.node))
 	// The epoch and the volume's name first: what follows is of them.
 	err := v.commitSuper(func(sb *Superblock) {
 		sb.Epoch = max(sb.Epoch, m.Epoch)

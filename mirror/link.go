@@ -179,6 +179,7 @@ func (l *link) unregister(err error) (again bool) {
 	cutOff := false
 
 	v.mu.Lock()
+	p.following = false
 	if p.link == l {
 		p.link = nil
 		switch {

@@ -318,6 +318,7 @@ func (v *Volume) Close(ctx context.Context) error {
 	v.broadcast()
 	v.mu.Unlock()
 	v.revokeSessions(errClosed)
+	v.endImage(errClosed)
 	if v.failure == nil {
 		v.settle()
 	}

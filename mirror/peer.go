@@ -24,6 +24,7 @@ type peer struct {
 	// v.mu guards the rest.
 	want        bool  // connected, or to be
 	link        *link // nil without a connection
+	following   bool  // a connection is under way on which it, as Primary, changes what we hold
 	received    LSN   // acknowledged within this session
 	durable     LSN
 	claim       claim

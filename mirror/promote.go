@@ -246,6 +246,7 @@ const notBegun = math.MaxUint64
 
 // becomePrimary takes the role. forced is remembered of it. v.change is held.
 func (v *Volume) becomePrimary(set []Member, forced bool) error {
+	v.endImage(fmt.Errorf("volume %q is being promoted on node %q", v.opts.Volume, v.opts.Node))
 	if err := v.dropCutWrite(); err != nil {
 		return err
 	}

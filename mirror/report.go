@@ -18,7 +18,7 @@ func (v *Volume) Status() Status {
 		End: v.end, Committed: v.committed, Stable: v.stable, Durable: v.durable,
 		Applied: v.applied, Checkpoint: v.checkpoint, PendingBytes: v.pendingBytes, InDoubt: v.intent.Count(),
 		Journal:  JournalStatus{First: v.journal.First(), Used: v.journal.Used(), Size: v.journal.Size()},
-		Sessions: len(v.sessions), Waiting: v.waitingFor(), Serving: v.serving,
+		Sessions: len(v.sessions), Waiting: v.waitingFor(), Serving: v.serving, Image: v.image.status(),
 		Peers: []PeerStatus{},
 	}
 	if v.role == Secondary {

@@ -55,6 +55,9 @@ type Volume struct {
 	scratch   batch // the sequencer's and the receiver's working memory
 	intentEnd LSN   // the end when clearIntent last looked
 
+	// imageEnd is held while an image is ended. Taken before apply.
+	imageEnd sync.Mutex
+
 	// super commits the superblock. Taken after seq, before mu.
 	superMu   sync.Mutex
 	superFile *SuperblockFile
@@ -110,6 +113,8 @@ type state struct {
 	checkpoint LSN
 	trimmed    LSN  // limit of the last trim
 	starved    bool // somebody waits for room in the journal
+
+	image *Image // nil unless this Secondary is read as it is (image.go)
 
 	syncWant LSN // somebody waits for this to be durable
 	flushes  []flushWait

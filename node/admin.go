@@ -94,6 +94,12 @@ func adminHandler(n *Node) http.Handler {
 	on("POST /v1/volumes/{name}/repair", with(func(r *http.Request, body RepairRequest) (any, error) {
 		return n.repair(r.Context(), name(r), body)
 	}))
+	on("POST /v1/volumes/{name}/export", with(func(r *http.Request, body ExportRequest) (any, error) {
+		return n.export(r.Context(), name(r), body)
+	}))
+	on("POST /v1/volumes/{name}/unexport", with(func(r *http.Request, _ struct{}) (any, error) {
+		return n.unexport(r.Context(), name(r))
+	}))
 	on("GET /v1/volumes/{name}/split", func(r *http.Request) (any, error) {
 		return n.splitBrains(name(r))
 	})

@@ -31,6 +31,9 @@ type VolumeStatus struct {
 	// Problem is a sentence that says why the volume is not open and what to
 	// do. The fields of mirror.Status are then absent.
 	Problem string `json:"problem,omitempty"`
+	// ReadOnlyExport is the export under which this replica, which is not Primary,
+	// is read as it is; "" if it is not.
+	ReadOnlyExport string `json:"readOnlyExport,omitempty"`
 	*mirror.Status
 }
 
@@ -63,6 +66,11 @@ type CreateRequest struct {
 // PromoteRequest is the body of POST /v1/volumes/{name}/promote.
 type PromoteRequest struct {
 	Force bool `json:"force"`
+}
+
+// ExportRequest is the body of POST /v1/volumes/{name}/export.
+type ExportRequest struct {
+	ReadOnly bool `json:"readOnly"` // must be true
 }
 
 // RepairRequest is the body of POST /v1/volumes/{name}/repair.

@@ -96,6 +96,10 @@ func (v *fakeVolume) PlanRepair(mirror.RepairOptions) (mirror.RepairPlan, error)
 	return plan, &mirror.RepairRefusedError{Plan: plan, Hopeless: true}
 }
 
+func (v *fakeVolume) OpenImage(context.Context) (*mirror.Image, error) {
+	return nil, errors.New("a fake has no image")
+}
+
 func (v *fakeVolume) SplitBrains() ([]mirror.SplitReport, error) { return v.splits, nil }
 
 func (v *fakeVolume) Status() mirror.Status {

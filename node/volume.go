@@ -19,6 +19,7 @@ type volume interface {
 	Connect(peer string) error // "" is all of them
 	Disconnect(peer string) error
 	PlanRepair(r mirror.RepairOptions) (mirror.RepairPlan, error)
+	OpenImage(ctx context.Context) (*mirror.Image, error)
 	SplitBrains() ([]mirror.SplitReport, error)
 	Status() mirror.Status
 	Accept(conn net.Conn, pre mirror.Preamble, version uint16)
@@ -62,6 +63,9 @@ func (h *hosted) status() VolumeStatus {
 	if h.volume != nil {
 		st := h.volume.Status()
 		s.Status = &st
+		if st.Image != nil {
+			s.ReadOnlyExport = imageExport(h.name, st.Node)
+		}
 	}
 	return s
 }
