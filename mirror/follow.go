@@ -52,6 +52,9 @@ func (l *link) follow() error {
 	l.ready, l.epoch = true, m.Epoch
 	v.broadcast()
 	v.mu.Unlock()
+	if l.loser != Neither {
+		l.closeSplit()
+	}
 	if err := l.write(ready); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -59,23 +60,31 @@ func (l *link) judge() error {
 		return &refusal{CodeUnrelated, c.Reason}
 	}
 	if c.Verdict == SplitBrain {
-		if err := l.tellSplit(); err != nil {
+		if err := l.meetSplit(); err != nil {
 			return err
 		}
-		return &refusal{CodeSplitBrain, c.Reason}
 	}
 	if err := l.heedExclusion(); err != nil {
 		return err
 	}
 	switch {
 	case mine.Role == Primary && l.theirs.Role == Primary:
-		return &refusal{CodeRole, fmt.Sprintf("both nodes are Primary: %s; demote one", c.Reason)}
+		return l.rolesConflict(fmt.Sprintf("both nodes are Primary: %s; demote one", c.Reason))
 	case mine.Role == Primary && !c.Verdict.leads():
-		return &refusal{CodeRole, fmt.Sprintf("this Primary would have to give way: %s; demote it and promote node %q", c.Reason, l.peer.node)}
+		return l.rolesConflict(fmt.Sprintf("this Primary would have to give way: %s; demote it and promote node %q", c.Reason, l.peer.node))
 	case l.theirs.Role == Primary && !c.Verdict.Mirror().leads():
-		return &refusal{CodeRole, fmt.Sprintf("the Primary would have to give way: %s", c.Reason)}
+		return l.rolesConflict(fmt.Sprintf("the Primary would have to give way: %s", c.Reason))
 	}
 	return nil
+}
+
+// rolesConflict refuses two whose roles cannot go together, for good unless the
+// policy is to try again.
+func (l *link) rolesConflict(sentence string) error {
+	if l.v.opts.Split.RoleConflict == policyRetryConnect {
+		return errors.New(sentence)
+	}
+	return &refusal{CodeRole, sentence}
 }
 
 // leads reports whether a Primary that finds this verdict can bring its peer up
@@ -98,8 +107,8 @@ func (l *link) heedExclusion() error {
 		return nil
 	}
 	excluded := theirs.SetVersion > mine.SetVersion && setHasNode(theirs.Set, theirs.Node) && !setHasNode(theirs.Set, mine.Node)
-	if c.GivesWay != Neither {
-		excluded = c.GivesWay == Ours
+	if loser := cmp.Or(l.loser, c.GivesWay); loser != Neither {
+		excluded = loser == Ours
 	}
 	if excluded {
 		return l.v.commitSuper(func(sb *Superblock) { sb.exclude(theirs.Set, theirs.SetVersion) })
@@ -205,6 +214,9 @@ func (l *link) lead() error {
 	v.advance()
 	v.broadcast()
 	v.mu.Unlock()
+	if l.loser != Neither {
+		l.closeSplit()
+	}
 	v.log.Info("session begins", "peer", p.node, "mode", proceed.Mode, "from", proceed.From, "missing", l.verdict.Ours.Records)
 	return l.together(l.sendLoop, l.ackLoop, l.joinLoop)
 }

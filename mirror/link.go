@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/lockstep-storage/lockstep/bitmap"
 )
 
 // A link is one session with a peer: one connection, from its handshake to its
@@ -39,6 +41,10 @@ type link struct {
 	// parting is what closeLink tells the peer, whoever comes to say it first.
 	parting *Bye
 	split   *metSplit // what they are, if they are a split-brain
+	// Of a split-brain that is settled: who gives up what it wrote, and which
+	// blocks we wrote; nil is not known. Set by the handshake.
+	loser    Side
+	diverged *bitmap.Blocks
 
 	source sourceState
 	target targetState

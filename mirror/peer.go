@@ -34,6 +34,7 @@ type peer struct {
 	joinPause   time.Duration
 	problem     string
 	split       *metSplit // nil without a split-brain
+	keep        *keepWord // an operator's word for the next handshake
 	catchUps    int
 	resyncs     int
 }
@@ -169,7 +170,7 @@ func (v *Volume) Disconnect(node string) error {
 		return err
 	}
 	return v.eachPeer(node, func(p *peer) {
-		p.want = false
+		p.want, p.keep = false, nil
 		p.closeLink(CodeDisconnected, fmt.Sprintf("disconnected by the operator of node %q", v.opts.Node))
 		p.removeAt = time.Now()
 		kick(v.watchKick)

@@ -31,13 +31,7 @@ func (l *link) beginResync(m *Proceed) error {
 	v := l.v
 	mark := l.mine.Description.Resync
 	if mark == nil {
-		if err := v.truncateTo(m.Common, l, nextEntry(m.History, m.Common)); err != nil {
-			return err
-		}
-		if err := l.markCut(m.Common); err != nil {
-			return err
-		}
-		if err := v.applyThrough(l.ctx, m.Common); err != nil {
+		if err := l.leaveSuffix(m); err != nil {
 			return err
 		}
 		mark = &ResyncMark{Base: l.mine.Description.History.Position(m.Common)}
@@ -84,6 +78,22 @@ func (l *link) beginResync(m *Proceed) error {
 	l.target.resync = &resyncTarget{}
 	v.broadcast()
 	return nil
+}
+
+// leaveSuffix parts with what we have past the common point: it is truncated, or
+// given up by the loser of a split-brain. Everything before is in the store then,
+// durably.
+func (l *link) leaveSuffix(m *Proceed) error {
+	if l.loser == Ours {
+		return l.giveUp(m.Common)
+	}
+	if err := l.v.truncateTo(m.Common, l, nextEntry(m.History, m.Common)); err != nil {
+		return err
+	}
+	if err := l.markCut(m.Common); err != nil {
+		return err
+	}
+	return l.v.applyThrough(l.ctx, m.Common)
 }
 
 // markCut makes the replica Inconsistent before anything of a write is applied

@@ -102,7 +102,7 @@ func (p *peer) saveSplit(m *metSplit) {
 // forgetSplit drops what was kept: the two are no split-brain any more.
 func (p *peer) forgetSplit() {
 	p.v.mu.Lock()
-	p.split = nil
+	p.split, p.keep = nil, nil
 	p.v.mu.Unlock()
 	_ = p.v.opts.FS.Remove(splitPrefix + p.node) // if it stays, the next start judges it
 }

@@ -5,18 +5,19 @@ import (
 	"time"
 )
 
-// tellSplit has the two sides of a split-brain tell each other what each has
-// (SplitFrame), and keeps that. To measure it a long journal may have to be read:
-// the peer hears meanwhile that we live.
-func (l *link) tellSplit() error {
+// meetSplit has the two sides of a split-brain tell each other what each has
+// (SplitFrame), keeps that, and settles it if it can. To measure our side a long
+// journal may have to be read: the peer hears meanwhile that we live.
+func (l *link) meetSplit() error {
 	v, c := l.v, l.verdict.Common
 	m := &metSplit{at: time.Now(), hello: l.hello, told: SplitFrame{Accuracy: RangesUnknown}, result: l.verdict}
 	v.mu.Lock()
 	l.split = m
 	v.mu.Unlock()
 	common := l.mine.Description.History.Position(c)
+	mine := l.party(common)
 	said := make(chan error, 1)
-	go func() { said <- l.saySplit(common) }()
+	go func() { said <- l.saySplit(common, &mine) }()
 	heard := l.hearSplit(common, &m.told)
 	if heard != nil {
 		l.stop()
@@ -24,20 +25,21 @@ func (l *link) tellSplit() error {
 	if err := <-said; err != nil && heard == nil {
 		return err
 	}
-	if heard == nil {
-		l.peer.saveSplit(m)
+	if heard != nil {
+		return heard
 	}
-	return heard
+	l.peer.saveSplit(m)
+	return l.settle(m, mine)
 }
 
 // saySplit sends what this side has, and heartbeats until that is known.
-func (l *link) saySplit(common Position) error {
+func (l *link) saySplit(common Position, mine *splitParty) error {
 	var side SplitSide
 	var err error
 	measured := make(chan struct{})
 	go func() {
 		defer close(measured)
-		side, _, err = l.v.measureSplit(l.peer, common.LSN)
+		side, l.diverged, err = l.v.measureSplit(l.peer, common.LSN)
 	}()
 	tick := time.NewTicker(l.v.opts.PeerTimeout / 4)
 	defer tick.Stop()
@@ -48,6 +50,8 @@ func (l *link) saySplit(common Position) error {
 				return fmt.Errorf("measure what was written since the split-brain: %w", err)
 			}
 			m := splitFrame(common, &side)
+			m.Policies, m.Keep = mine.policies, mine.keep
+			m.Policies.RoleConflict = ""
 			return l.write(&m)
 		case <-tick.C:
 			if err := l.write(l.heartbeat()); err != nil {

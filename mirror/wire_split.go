@@ -6,13 +6,16 @@ import "time"
 // say SplitBrain, and no more is to come but Refuse: what its Hello does not say
 // already.
 //
-//	24 common position, 8 trimmed, 8 bytes, 1 accuracy (0 exact, 1 blocks, 2 filled,
+//	24 common position, the policies after-sb-0pri, after-sb-1pri and after-sb-2pri,
+//	name of the node that an operator wants kept ("" none), 8 trimmed, 8 bytes, 1 accuracy (0 exact, 1 blocks, 2 filled,
 //	3 unknown), 2 generations (at most 64), per generation 16 id, 8 when it began
 //	(Unix time, nanoseconds; 0 not known), 1 forced (0 not known, 1 no, 2 yes),
 //	2 ranges (at most 1024), per range 8 offset, 8 length
 type SplitFrame struct {
-	Common   Position // the last record that both hold
-	Trimmed  uint64   // see SplitSide
+	Common   Position      // the last record that both hold
+	Policies SplitPolicies // but RoleConflict
+	Keep     string        // the node whose writes an operator wants kept, "" none
+	Trimmed  uint64        // see SplitSide
 	Bytes    int64
 	Accuracy RangeAccuracy
 	// Known are the newest generations of which more is known than the history
@@ -30,7 +33,7 @@ type KnownGeneration struct {
 
 const (
 	maxKnown = 64
-	maxSplit = 24 + 8 + 8 + 1 + 2 + maxKnown*25 + 2 + 16*maxSplitRanges
+	maxSplit = 24 + 4*(1+maxName) + 8 + 8 + 1 + 2 + maxKnown*25 + 2 + 16*maxSplitRanges
 )
 
 // splitFrame is what is told of a side.
@@ -76,6 +79,9 @@ func (*SplitFrame) FrameType() FrameType { return FrameSplit }
 
 func (m *SplitFrame) Encode(dst []byte) []byte {
 	dst = appendPosition(dst, m.Common)
+	for _, s := range []string{m.Policies.ZeroPri, m.Policies.OnePri, m.Policies.TwoPri, m.Keep} {
+		dst = appendString(dst, s)
+	}
 	dst = le.AppendUint64(dst, m.Trimmed)
 	dst = le.AppendUint64(dst, uint64(m.Bytes))
 	dst = le.AppendUint16(append(dst, byte(m.Accuracy)), uint16(len(m.Known)))
@@ -89,7 +95,9 @@ func (m *SplitFrame) Encode(dst []byte) []byte {
 func (m *SplitFrame) Decode(body []byte) error {
 	r := fieldReader{b: body}
 	*m = SplitFrame{
-		Common: r.position(), Trimmed: r.u64(), Bytes: r.size("what was written"),
+		Common:   r.position(),
+		Policies: SplitPolicies{ZeroPri: r.string(), OnePri: r.string(), TwoPri: r.string()},
+		Keep:     r.string(), Trimmed: r.u64(), Bytes: r.size("what was written"),
 		Accuracy: RangeAccuracy(r.enum("the accuracy", len(accuracyNames))),
 	}
 	n := int(r.u16())
