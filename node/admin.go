@@ -103,6 +103,9 @@ func adminHandler(n *Node) http.Handler {
 	on("GET /v1/volumes/{name}/split", func(r *http.Request) (any, error) {
 		return n.splitBrains(name(r))
 	})
+	on("POST /v1/volumes/{name}/split/resolve", with(func(r *http.Request, body ResolveRequest) (any, error) {
+		return n.resolve(r.Context(), name(r), body)
+	}))
 	on("POST /v1/volumes/{name}/connect", with(func(r *http.Request, body PeerRequest) (any, error) {
 		return n.connect(name(r), body)
 	}))

@@ -73,6 +73,15 @@ type ExportRequest struct {
 	ReadOnly bool `json:"readOnly"` // must be true
 }
 
+// ResolveRequest is the body of POST /v1/volumes/{name}/split/resolve.
+type ResolveRequest struct {
+	Keep string `json:"keep"` // the node whose writes are kept
+	// DryRun says what would be done, and does nothing.
+	DryRun bool `json:"dryRun,omitempty"`
+	// DiscardLosingWrites is needed to do it: nothing keeps them.
+	DiscardLosingWrites bool `json:"discardLosingWrites,omitempty"`
+}
+
 // RepairRequest is the body of POST /v1/volumes/{name}/repair.
 type RepairRequest struct {
 	Force       bool  `json:"force"`

@@ -101,6 +101,11 @@ func (c *Client) SplitBrains(ctx context.Context, name string) ([]mirror.SplitRe
 	return call[[]mirror.SplitReport](ctx, c, http.MethodGet, volumePath(name, "/split"), nil)
 }
 
+// Resolve ends a split-brain in favour of one side, or says what that would do.
+func (c *Client) Resolve(ctx context.Context, name string, r ResolveRequest) (mirror.SplitPlan, error) {
+	return call[mirror.SplitPlan](ctx, c, http.MethodPost, volumePath(name, "/split/resolve"), r)
+}
+
 // Connect lets the volume seek its peer, or all of them.
 func (c *Client) Connect(ctx context.Context, name string, r PeerRequest) (VolumeStatus, error) {
 	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/connect"), r)

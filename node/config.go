@@ -62,6 +62,7 @@ type Overrides struct {
 	RetryInterval *time.Duration
 	ResyncRate    *int64
 	OnIOError     *mirror.IOErrorPolicy
+	Split         mirror.SplitPolicies // "" is the default; nothing is stored with the volume
 	Store         *string
 	Direct        *bool
 	Journal       *string

@@ -20,6 +20,8 @@ type volume interface {
 	Disconnect(peer string) error
 	PlanRepair(r mirror.RepairOptions) (mirror.RepairPlan, error)
 	OpenImage(ctx context.Context) (*mirror.Image, error)
+	PlanResolve(keep string) (mirror.SplitPlan, error)
+	ResolveSplit(ctx context.Context, o mirror.ResolveOptions) (mirror.SplitPlan, error)
 	SplitBrains() ([]mirror.SplitReport, error)
 	Status() mirror.Status
 	Accept(conn net.Conn, pre mirror.Preamble, version uint16)

@@ -47,3 +47,33 @@ func TestSplitShow(t *testing.T) {
 	printSplit(&b, r)
 	golden(t, "split.txt", b.String())
 }
+
+func TestSplitResolve(t *testing.T) {
+	d := startDaemon(t)
+	r := sampleSplit()
+	plan := mirror.SplitPlan{Volume: "data", Keep: "alpha", Peer: "beta", Lost: r.Theirs, Since: r.Parted,
+		Next: []mirror.SplitStep{{Node: "beta", Command: "lockstep connect data"}}}
+	d.plan = &plan
+	status, out, errOut := lockstep("split", "resolve", "data", "--keep", "alpha", "--dry-run", "--socket", d.socket)
+	const dry = `POST /v1/volumes/data/split/resolve {"keep":"alpha","dryRun":true}`
+	if got := d.take(); status != exitOK || got != dry || !strings.Contains(out, "NOT kept") || !strings.Contains(out, "Nothing was changed.") {
+		t.Errorf("%d, asked %s: %s%s", status, got, out, errOut)
+	}
+	status, out, errOut = lockstep("split", "resolve", "data", "--keep", "alpha", "--socket", d.socket)
+	if got := d.take(); status != exitFailure || got != dry || !strings.Contains(errOut, "--discard-losing-writes") || !strings.Contains(errOut, "lockstep export data --read-only") {
+		t.Errorf("%d, asked %s: %s%s", status, got, out, errOut)
+	}
+	status, out, errOut = lockstep("split", "resolve", "data", "--keep", "alpha", "--discard-losing-writes", "--socket", d.socket)
+	if got := d.take(); status != exitOK || got != dry+`; POST /v1/volumes/data/split/resolve {"keep":"alpha","discardLosingWrites":true}` {
+		t.Errorf("%d, asked %s: %s%s", status, got, out, errOut)
+	}
+	plan.Demotes = true
+	_, demoting, _ := lockstep("split", "resolve", "data", "--keep", "alpha", "--dry-run", "--socket", d.socket)
+	golden(t, "resolve.txt", out+"\n--- a dry run that would demote\n"+demoting)
+	if status, out, _ = lockstep("split", "resolve", "data", "--keep", "alpha", "--dry-run", "--json", "--socket", d.socket); status != exitOK || !strings.HasPrefix(out, "{") || !strings.Contains(out, `"lost": {`) {
+		t.Errorf("%d: %s", status, out)
+	}
+	if status, _, errOut = lockstep("split", "resolve", "data", "--socket", d.socket); status != exitUsage || !strings.Contains(errOut, "--keep NODE") {
+		t.Errorf("%d: %s", status, errOut)
+	}
+}
