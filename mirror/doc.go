@@ -57,6 +57,7 @@
 //	link: joiner             making the peer a member             Volume.await
 //	link: answerer, one a    reading for a diskless Primary       link.server
 //	  read
+//	link: measurer, once     what we have in a split-brain        its end is waited for
 //	detach, once             the diskless Primary's generation    Volume.change
 //
 // Every one ends before Close returns. Locks are taken in this order:

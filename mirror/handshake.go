@@ -69,22 +69,13 @@ func (l *link) judge() error {
 	}
 	switch {
 	case mine.Role == Primary && l.theirs.Role == Primary:
-		return l.rolesConflict(fmt.Sprintf("both nodes are Primary: %s; demote one", c.Reason))
+		return &refusal{CodeRole, fmt.Sprintf("both nodes are Primary: %s; demote one", c.Reason)}
 	case mine.Role == Primary && !c.Verdict.leads():
-		return l.rolesConflict(fmt.Sprintf("this Primary would have to give way: %s; demote it and promote node %q", c.Reason, l.peer.node))
+		return &refusal{CodeRole, fmt.Sprintf("this Primary would have to give way: %s; demote it and promote node %q", c.Reason, l.peer.node)}
 	case l.theirs.Role == Primary && !c.Verdict.Mirror().leads():
-		return l.rolesConflict(fmt.Sprintf("the Primary would have to give way: %s", c.Reason))
+		return &refusal{CodeRole, fmt.Sprintf("the Primary would have to give way: %s", c.Reason)}
 	}
 	return nil
-}
-
-// rolesConflict refuses two whose roles cannot go together, for good unless the
-// policy is to try again.
-func (l *link) rolesConflict(sentence string) error {
-	if l.v.opts.Split.RoleConflict == policyRetryConnect {
-		return errors.New(sentence)
-	}
-	return &refusal{CodeRole, sentence}
 }
 
 // leads reports whether a Primary that finds this verdict can bring its peer up

@@ -51,7 +51,6 @@ func (l *link) saySplit(common Position, mine *splitParty) error {
 			}
 			m := splitFrame(common, &side)
 			m.Policies, m.Keep = mine.policies, mine.keep
-			m.Policies.RoleConflict = ""
 			return l.write(&m)
 		case <-tick.C:
 			if err := l.write(l.heartbeat()); err != nil {

@@ -28,10 +28,6 @@ type SplitPolicies struct {
 	// TwoPri, after-sb-2pri, is for two: "call-pri-lost-after-sb" has the one
 	// demoted that ZeroPri would give up.
 	TwoPri string
-	// RoleConflict, rr-conflict, is for two that are no split-brain, and of which
-	// the Primary would have to give way: "retry-connect" tries again and again,
-	// until one was demoted.
-	RoleConflict string
 }
 
 // Names of policies.
@@ -44,11 +40,12 @@ const (
 	policyConsensus        = "consensus"
 	policyDiscardSecondary = "discard-secondary"
 	policyPrimaryLost      = "call-pri-lost-after-sb"
-	policyRetryConnect     = "retry-connect"
 )
 
 // splitSettings are the settings by their names in a configuration, what each may
-// be, and what DRBD knows besides and we do not do, with the reason.
+// be, and what DRBD knows besides and we do not do, with the reason. rr-conflict,
+// for two that are no split-brain, but of which the Primary would have to give way,
+// can be nothing but the default, and is not kept.
 var splitSettings = []struct {
 	name    string
 	of      func(*SplitPolicies) *string
@@ -66,11 +63,12 @@ var splitSettings = []struct {
 	{"after-sb-2pri", func(p *SplitPolicies) *string { return &p.TwoPri },
 		[]string{policyDisconnect, policyPrimaryLost},
 		map[string]string{"violently-as0p": violently}},
-	{"rr-conflict", func(p *SplitPolicies) *string { return &p.RoleConflict },
-		[]string{policyDisconnect, policyRetryConnect},
+	{"rr-conflict", func(*SplitPolicies) *string { return new(string) },
+		[]string{policyDisconnect},
 		map[string]string{
 			"violently":     violently,
 			"call-pri-lost": "the writes of such a Primary wait for its peer, and a demotion would wait with them",
+			"retry-connect": "a Primary that its peer refuses goes on alone, and then the two are a split-brain, which after-sb-1pri and after-sb-2pri are for",
 			"auto-discard":  "it would give up writes of the peer that may have been acknowledged",
 		}},
 }

@@ -25,7 +25,6 @@ type keepWord struct {
 func (l *link) party(common Position) splitParty {
 	v, d := l.v, &l.mine.Description
 	p := splitParty{node: d.Node, role: d.Role, whole: d.Resync == nil, policies: v.opts.Split.normal()}
-	p.policies.RoleConflict = policyDisconnect // each node's own
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	word := l.peer.keep
@@ -57,6 +56,7 @@ func (l *link) settle(m *metSplit, mine splitParty) error {
 	}
 	m.result.Reason = c.Reason
 	if s.loser != Neither && !s.demote {
+		l.peer.split = m // until one is Primary and the resync begins
 		l.loser, c.NeedsResync = s.loser, true
 		c.Verdict = PeerBehind
 		if s.loser == Ours {

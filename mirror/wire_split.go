@@ -12,10 +12,10 @@ import "time"
 //	(Unix time, nanoseconds; 0 not known), 1 forced (0 not known, 1 no, 2 yes),
 //	2 ranges (at most 1024), per range 8 offset, 8 length
 type SplitFrame struct {
-	Common   Position      // the last record that both hold
-	Policies SplitPolicies // but RoleConflict
-	Keep     string        // the node whose writes an operator wants kept, "" none
-	Trimmed  uint64        // see SplitSide
+	Common   Position // the last record that both hold
+	Policies SplitPolicies
+	Keep     string // the node whose writes an operator wants kept, "" none
+	Trimmed  uint64 // see SplitSide
 	Bytes    int64
 	Accuracy RangeAccuracy
 	// Known are the newest generations of which more is known than the history

@@ -46,7 +46,7 @@ volumes:
     after-sb-0pri: discard-node-beta
     after-sb-1pri: consensus
     after-sb-2pri: call-pri-lost-after-sb
-    rr-conflict: retry-connect
+    rr-conflict: disconnect
     store: /mnt/data
     direct: true
     journal: /fast/data
@@ -73,7 +73,7 @@ func TestConfigWhole(t *testing.T) {
 	if fmt.Sprint(s) != fmt.Sprint(want) {
 		t.Errorf("overridden settings\n got %+v\nwant %+v", s, want)
 	}
-	policies := mirror.SplitPolicies{ZeroPri: "discard-node-beta", OnePri: "consensus", TwoPri: "call-pri-lost-after-sb", RoleConflict: "retry-connect"}
+	policies := mirror.SplitPolicies{ZeroPri: "discard-node-beta", OnePri: "consensus", TwoPri: "call-pri-lost-after-sb"}
 	if got := c.Volumes["data"].Split; got != policies {
 		t.Errorf("policies %+v", got)
 	}
