@@ -91,6 +91,9 @@ func (v *Volume) PlanResolve(keep string) (SplitPlan, error) {
 			return refuse("the replica of node %q is %v: delete it and create it anew, or repair it", s.Node, s.Disk)
 		}
 	}
+	if kept.Writes == 0 && kept.Role != Primary {
+		return refuse("node %q wrote nothing since and is Secondary, so it gives way by itself, and nothing is lost: connect the two", kept.Node)
+	}
 	p.Demotes = p.Lost.Node == v.opts.Node && p.Lost.Role == Primary
 	p.steps(v.opts.Node, kept.Role)
 	return p, nil

@@ -286,6 +286,29 @@ func TestResolveRefusals(t *testing.T) {
 	r.isEqual("b", "a", want)
 }
 
+// A side that wrote nothing gives way by itself once it is not Primary, and is not
+// kept against that.
+func TestResolveNothingWritten(t *testing.T) {
+	r, a, b, c := forcedInVain(t, nil)
+	a.heal()
+	r.splitBrain()
+	if _, err := b.vol.PlanResolve("b"); err != nil {
+		t.Fatalf("a Primary that wrote nothing: %v", err)
+	}
+	b.demote()
+	var e *ResolveRefusedError
+	if _, err := b.vol.PlanResolve("b"); !errors.As(err, &e) || !strings.Contains(err.Error(), "gives way by itself") {
+		t.Fatalf("a Secondary that wrote nothing: %v", err)
+	}
+	r.follow(b.resolve("a").Next)
+	r.eventually("b is a member again", func() bool { return a.peer("b").Member })
+	if n := a.peer("b").Resyncs; n != 0 {
+		t.Fatalf("%d resyncs", n)
+	}
+	c.flush()
+	r.inSync("a", "b")
+}
+
 // With the policies that an operator set it ends without him. A Primary that a
 // policy gives up loses its clients first.
 func TestPoliciesSettle(t *testing.T) {
