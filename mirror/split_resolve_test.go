@@ -192,19 +192,21 @@ func TestResolveCopiesTheUnion(t *testing.T) {
 	a.heal()
 	r.splitBrain()
 	b.demote()
-	total := int64(-1)
-	r.follow(b.resolve("a").Next)
-	r.eventually("b is a member again", func() bool {
-		a.vol.mu.Lock()
-		if l := a.vol.peers["b"].link; l != nil && l.source.resync != nil {
-			total = l.source.resync.total
-		}
-		a.vol.mu.Unlock()
-		return a.peer("b").Member
+	synced := b.stallAt(fakedisk.OpDatasync, fakeData, func() bool {
+		b.vol.mu.Lock()
+		defer b.vol.mu.Unlock()
+		return b.vol.super.Disk == Inconsistent
 	})
-	if total >= 0 && total != 7*rigBlock {
+	r.follow(b.resolve("a").Next)
+	synced.wait(t) // b has the blocks, and is about to make them durable
+	a.vol.mu.Lock()
+	total := a.vol.peers["b"].link.source.resync.total
+	a.vol.mu.Unlock()
+	synced.letGo()
+	if total != 7*rigBlock {
 		t.Fatalf("%d bytes were to be copied", total)
 	}
+	r.eventually("b is a member again", func() bool { return a.peer("b").Member })
 	r.inSync("a", "b")
 }
 
