@@ -463,6 +463,78 @@ func TestCrashStatesOfALoser(t *testing.T) {
 	}
 }
 
+// What the loser wrote is part of the winner's bitmap, durably, before the loser is
+// Inconsistent: the winner dies just then, and knows it all the same.
+func TestWinnerDiesAsTheLoserGivesUp(t *testing.T) {
+	r, a, b, want, _ := aboutToResolve(t)
+	copied := b.stallAt(fakedisk.OpWrite, fakeData, func() bool {
+		b.vol.mu.Lock()
+		defer b.vol.mu.Unlock()
+		return b.vol.super.Disk == Inconsistent
+	})
+	r.follow(b.resolve("a").Next)
+	copied.wait(t) // no block has come to its disk
+	a.powerLoss(fakedisk.LoseAll)
+	copied.letGo()
+	a.start()
+	a.promote(true)
+	r.isEqual("a", "b", want)
+}
+
+// What both hold comes into the loser's store before its journal is given up, also
+// what it has not applied by then: nobody copies it.
+func TestCommonRecordsComeFirst(t *testing.T) {
+	const n, size = applyRecords + 1000, 512 // more than one round of the applier
+	r := newFakeRig(t, patient, "a", "b")
+	a, b, c := r.pair()
+	var ws []waitDone
+	for i := range int64(n) {
+		ws = append(ws, c.async(i*size, fill(byte(1+i%250), size)))
+	}
+	for _, w := range ws {
+		c.must(w)
+	}
+	r.eventually("b has them", func() bool { return b.vol.Status().End == a.vol.Status().End })
+	if s := b.vol.Status(); s.End-s.Applied < n {
+		t.Fatalf("b has applied %d of %d", s.Applied, s.End)
+	}
+	a.isolate()
+	r.eventually("a is alone", func() bool { return len(a.vol.Status().InSync) == 1 })
+	applies := b.stallAt(fakedisk.OpWrite, fakeData, nil)
+	b.promote(true)
+	for i, n := range []*rigNode{a, b} {
+		w := newSplitWriter(n)
+		w.write(rigSize-rigBlock, fill(byte(2+i), rigBlock))
+		w.c.flush()
+	}
+	applies.wait(t)
+	want := a.view()
+	b.demote()
+	a.heal()
+	r.splitBrain()
+	r.follow(b.resolve("a").Next)
+	r.eventually("b follows", func() bool {
+		b.vol.mu.Lock()
+		defer b.vol.mu.Unlock()
+		return b.vol.peers["a"].following
+	})
+	applies.letGo()
+	r.eventually("b is a member again", func() bool { return a.peer("b").Member })
+	a.demote()
+	r.eventually("b follows nobody", func() bool {
+		b.vol.mu.Lock()
+		defer b.vol.mu.Unlock()
+		return !b.vol.peers["a"].following
+	})
+	if got := b.view(); !bytes.Equal(got, want) {
+		i := 0
+		for got[i] == want[i] {
+			i++
+		}
+		t.Fatalf("byte %d of b is %d, not %d", i, got[i], want[i])
+	}
+}
+
 // A power loss of either side in the middle of it, and what is left is settled.
 func TestPowerLossWhileResolving(t *testing.T) {
 	for _, victim := range []string{"a", "b"} {
