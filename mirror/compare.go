@@ -123,6 +123,9 @@ type Comparison struct {
 	// PeerTruncates), unless it is Primary: then the verdict is SplitBrain until
 	// it is demoted.
 	GivesWay Side
+	// Younger, where the two parted for real, is the side that was promoted since,
+	// if the other was not: that one was Primary before, or never.
+	Younger Side
 	// Reason is one sentence for people, from our side.
 	Reason string
 }
@@ -279,6 +282,12 @@ func compareSuffixes(a, b stance, common LSN) Comparison {
 // may be writing while the histories are compared, and has clients.
 func (c *Comparison) judgeParted(a, b stance) {
 	c.Verdict, c.GivesWay = SplitBrain, c.withoutWrites(a, b)
+	switch ours, theirs := a.promotedPast(c.Common), b.promotedPast(c.Common); {
+	case ours && !theirs:
+		c.Younger = Ours
+	case theirs && !ours:
+		c.Younger = Theirs
+	}
 	switch {
 	case c.GivesWay == Ours && a.Role != Primary:
 		c.Verdict = WeTruncate
@@ -369,6 +378,16 @@ func stays(a, b stance) Side {
 		return Ours
 	}
 	return Theirs
+}
+
+// promotedPast reports whether the first generation that begins past common began
+// with a promotion: its epoch is a higher one.
+func (s stance) promotedPast(common LSN) bool {
+	i := s.history.index(common) + 1
+	if i >= len(s.history) {
+		return false
+	}
+	return i == 0 || s.history[i].Epoch > s.history[i-1].Epoch
 }
 
 // withoutWrites is the side whose real suffix is generation records only; if both

@@ -57,9 +57,8 @@ func (m *model) countWrites(n *modelNode, from uint8) (writes uint64) {
 
 // mirrored checks that two views of one meeting are each other's mirror image.
 func mirrored(ab, ba Comparison) error {
-	gives := map[Side]Side{Neither: Neither, Ours: Theirs, Theirs: Ours}[ba.GivesWay]
 	if ab.Verdict != ba.Verdict.Mirror() || ab.Common != ba.Common || ab.Ours != ba.Theirs || ab.Theirs != ba.Ours ||
-		ab.NeedsResync != ba.NeedsResync || ab.GivesWay != gives {
+		ab.NeedsResync != ba.NeedsResync || ab.GivesWay != ba.GivesWay.other() || ab.Younger != ba.Younger.other() {
 		return fmt.Errorf("not mirror images:\n  %+v\n  %+v", ab, ba)
 	}
 	return nil

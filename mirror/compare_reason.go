@@ -23,7 +23,7 @@ func (c *Comparison) explain(ours, theirs *Description) string {
 		case Theirs:
 			return wroteNothing(them, us, c.Common, c.Ours)
 		}
-		return fmt.Sprintf("split-brain: after LSN %d %s wrote %s and %s wrote %s; both stay as they are until the volume is deleted and created anew on the node whose writes are to be given up",
+		return fmt.Sprintf("split-brain: after LSN %d %s wrote %s and %s wrote %s",
 			c.Common, us, writes(c.Ours.Writes), them, writes(c.Theirs.Writes))
 	case PeerIsNew:
 		return isNew(them, us)

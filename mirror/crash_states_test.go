@@ -105,7 +105,7 @@ func (l *tinyVolume) promote() error {
 	v.mu.Lock()
 	set := v.setForPromotion()
 	v.mu.Unlock()
-	if err := v.becomePrimary(set); err != nil {
+	if err := v.becomePrimary(set, false); err != nil {
 		return err
 	}
 	if err := v.syncNow(); err != nil {

@@ -24,7 +24,9 @@
 // from the journal goes through resync_source.go and resync_target.go, and can be
 // taken back (rollback.go) by what undo.go keeps. When the replica's own disk fails:
 // fault.go, and detach.go with remote.go. One that lost its journal is repaired
-// (repair.go), for intent.go marked what that leaves in doubt.
+// (repair.go), for intent.go marked what that leaves in doubt. A replica that is
+// not Primary is read through image.go. Of two that were written to apart split.go
+// tells.
 //
 // # Invariants
 //
@@ -56,11 +58,13 @@
 //	link: joiner             making the peer a member             Volume.await
 //	link: answerer, one a    reading for a diskless Primary       link.server
 //	  read
+//	link: measurer, once     what we have in a split-brain        its end is waited for
 //	detach, once             the diskless Primary's generation    Volume.change
 //
 // Every one ends before Close returns. Locks are taken in this order:
 //
 //	Volume.change              changes of role and in-sync set
+//	  Volume.imageEnd          the end of an image (image.go)
 //	  Volume.tail              the checkpoint and the journal's tail
 //	    Volume.apply           records on their way to the store
 //	      Volume.seq           the journal's end

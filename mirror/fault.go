@@ -77,6 +77,9 @@ func (v *Volume) failLocked(err error, readFrom uint32) {
 		}
 	}
 	v.failFlushes(err)
+	if v.image != nil {
+		v.wg.Go(func() { v.endImage(err) })
+	}
 	for _, p := range v.peers {
 		p.closeLink(CodeFailed, err.Error())
 	}

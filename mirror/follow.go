@@ -52,6 +52,9 @@ func (l *link) follow() error {
 	l.ready, l.epoch = true, m.Epoch
 	v.broadcast()
 	v.mu.Unlock()
+	if l.loser != Neither {
+		l.closeSplit()
+	}
 	if err := l.write(ready); err != nil {
 		return err
 	}
@@ -66,6 +69,7 @@ func (l *link) obey(m *Proceed) error {
 	v, c := l.v, &l.verdict
 	v.mu.Lock()
 	seen := v.super.Epoch // by now, whatever the hello said
+	l.peer.following = true
 	v.mu.Unlock()
 	switch {
 	case m.Epoch < seen:
@@ -77,6 +81,7 @@ func (l *link) obey(m *Proceed) error {
 	case m.Mode != ModeResync && (m.From != m.Common+1 || c.NeedsResync):
 		return fmt.Errorf("%w: %v from LSN %d, and the last common record is LSN %d", ErrFrame, m.Mode, m.From, m.Common)
 	}
+	v.endImage(fmt.Errorf("volume %q on node %q follows node %q from now on, and changes", v.opts.Volume, v.opts.Node, l.peer.node))
 	// The epoch and the volume's name first: what follows is of them.
 	err := v.commitSuper(func(sb *Superblock) {
 		sb.Epoch = max(sb.Epoch, m.Epoch)
@@ -303,6 +308,7 @@ func (l *link) generation(rec *journal.Record) (*Generation, error) {
 		return nil, err
 	}
 	v.mu.Lock()
+	v.noteGeneration(gen.ID)
 	if setHas(gen.Set, self) && !setHas(v.super.Set, self) {
 		t.joinLSN = gen.First
 	}

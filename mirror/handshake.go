@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -32,9 +33,13 @@ func (l *link) meet() error {
 		return errAgain
 	}
 	l.met = true
-	p.problem, p.splitBrain = "", nil
+	p.problem = ""
+	settled := p.split != nil && l.verdict.Verdict != SplitBrain
 	v.broadcast()
 	v.mu.Unlock()
+	if settled {
+		p.forgetSplit()
+	}
 	v.log.Info("met a peer", "peer", p.node, "role", l.theirs.Role, "verdict", l.verdict.Verdict, "reason", l.verdict.Reason)
 	return l.judge()
 }
@@ -54,12 +59,15 @@ func (l *link) judge() error {
 	case Unrelated, Damaged, NoSource:
 		return &refusal{CodeUnrelated, c.Reason}
 	}
+	if c.Verdict == SplitBrain {
+		if err := l.meetSplit(); err != nil {
+			return err
+		}
+	}
 	if err := l.heedExclusion(); err != nil {
 		return err
 	}
 	switch {
-	case c.Verdict == SplitBrain:
-		return &refusal{CodeSplitBrain, c.Reason}
 	case mine.Role == Primary && l.theirs.Role == Primary:
 		return &refusal{CodeRole, fmt.Sprintf("both nodes are Primary: %s; demote one", c.Reason)}
 	case mine.Role == Primary && !c.Verdict.leads():
@@ -90,8 +98,8 @@ func (l *link) heedExclusion() error {
 		return nil
 	}
 	excluded := theirs.SetVersion > mine.SetVersion && setHasNode(theirs.Set, theirs.Node) && !setHasNode(theirs.Set, mine.Node)
-	if c.GivesWay != Neither {
-		excluded = c.GivesWay == Ours
+	if loser := cmp.Or(l.loser, c.GivesWay); loser != Neither {
+		excluded = loser == Ours
 	}
 	if excluded {
 		return l.v.commitSuper(func(sb *Superblock) { sb.exclude(theirs.Set, theirs.SetVersion) })
@@ -197,6 +205,9 @@ func (l *link) lead() error {
 	v.advance()
 	v.broadcast()
 	v.mu.Unlock()
+	if l.loser != Neither {
+		l.closeSplit()
+	}
 	v.log.Info("session begins", "peer", p.node, "mode", proceed.Mode, "from", proceed.From, "missing", l.verdict.Ours.Records)
 	return l.together(l.sendLoop, l.ackLoop, l.joinLoop)
 }

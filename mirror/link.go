@@ -8,6 +8,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"github.com/lockstep-storage/lockstep/bitmap"
 )
 
 // A link is one session with a peer: one connection, from its handshake to its
@@ -38,6 +40,11 @@ type link struct {
 	epoch uint64
 	// parting is what closeLink tells the peer, whoever comes to say it first.
 	parting *Bye
+	split   *metSplit // what they are, if they are a split-brain
+	// Of a split-brain that is settled: who gives up what it wrote, and which
+	// blocks we wrote; nil is not known. Set by the handshake.
+	loser    Side
+	diverged *bitmap.Blocks
 
 	source sourceState
 	target targetState
@@ -178,6 +185,7 @@ func (l *link) unregister(err error) (again bool) {
 	cutOff := false
 
 	v.mu.Lock()
+	p.following = false
 	if p.link == l {
 		p.link = nil
 		switch {
@@ -196,9 +204,8 @@ func (l *link) unregister(err error) (again bool) {
 	case errors.As(err, &refused):
 		p.want = p.want && refused.Code.passes()
 	}
-	if l.verdict.Verdict == SplitBrain && l.met {
-		c := &l.verdict
-		p.splitBrain = &SplitBrainStatus{Common: c.Common, Ours: c.Ours.Writes, Theirs: c.Theirs.Writes, Reason: c.Reason}
+	if l.split != nil {
+		p.split = l.split
 	}
 	if err != nil && !again {
 		p.noteLocked(err.Error())

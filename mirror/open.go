@@ -51,6 +51,7 @@ func newVolume(o Options) *Volume {
 	v.sessions = make(map[*session]struct{})
 	v.peers = make(map[string]*peer)
 	v.leaving = make(map[string]*peer)
+	v.genNotes = make(map[ID]genNote)
 	for _, node := range o.Peers {
 		v.peers[node] = newPeer(v, node)
 	}
@@ -278,6 +279,7 @@ func (v *Volume) openBitmaps() error {
 		}
 		p.bits = m
 		p.bitsThrough = max(first-1, LSN(m.Base().LSN))
+		p.restoreSplit()
 	}
 	return nil
 }
@@ -324,6 +326,7 @@ func (v *Volume) Close(ctx context.Context) error {
 	v.broadcast()
 	v.mu.Unlock()
 	v.revokeSessions(errClosed)
+	v.endImage(errClosed)
 	if v.failure == nil {
 		v.settle()
 	}

@@ -88,6 +88,9 @@ type Options struct {
 	ResyncUndo int64
 	// OnIOError is what a Primary does when its own disk fails. Default Detach.
 	OnIOError IOErrorPolicy
+	// Split has a split-brain settled in which both sides wrote. Default: not by
+	// itself.
+	Split SplitPolicies
 	// BootID is what tells a restart of the process from one of the host.
 	// Default: the kernel's.
 	BootID string
@@ -152,6 +155,9 @@ func (o *Options) Validate() error {
 	}
 	if int(o.OnIOError) >= len(policyNames) {
 		bad("OnIOError is %v", o.OnIOError)
+	}
+	if err := o.Split.validate(append([]string{o.Node}, o.Peers...)); err != nil {
+		bad("Split: %w", err)
 	}
 	if o.SyncInterval < time.Millisecond {
 		bad("SyncInterval is %v, the least is 1ms", o.SyncInterval)

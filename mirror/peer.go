@@ -27,6 +27,7 @@ type peer struct {
 	// v.mu guards the rest.
 	want        bool  // connected, or to be
 	link        *link // nil without a connection
+	following   bool  // a connection is under way on which it, as Primary, changes what we hold
 	received    LSN   // acknowledged within this session
 	durable     LSN
 	claim       claim
@@ -35,7 +36,8 @@ type peer struct {
 	joinAfter   time.Time // not before: a peer that failed to join waits longer each time
 	joinPause   time.Duration
 	problem     string
-	splitBrain  *SplitBrainStatus
+	split       *metSplit // nil without a split-brain
+	keep        *keepWord // an operator's word for the next handshake
 	catchUps    int
 	resyncs     int
 }
@@ -177,7 +179,7 @@ func (v *Volume) Disconnect(node string) error {
 		return err
 	}
 	return v.eachPeer(node, func(p *peer) {
-		p.want = false
+		p.want, p.keep = false, nil
 		p.closeLink(CodeDisconnected, fmt.Sprintf("disconnected by the operator of node %q", v.opts.Node))
 		p.removeAt = time.Now()
 		kick(v.watchKick)

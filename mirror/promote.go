@@ -56,11 +56,12 @@ func (v *Volume) Promote(ctx context.Context, o PromoteOptions) error {
 		v.change.Unlock()
 		return v.awaitServing(ctx)
 	}
+	forced := o.Force && v.judgePromotion(false) != nil
 	unsafe := v.judgePromotion(o.Force)
 	set := v.setForPromotion()
 	v.mu.Unlock()
 	if unsafe == nil {
-		if err := v.becomePrimary(set); err != nil {
+		if err := v.becomePrimary(set, forced); err != nil {
 			v.change.Unlock()
 			return fmt.Errorf("promote volume %q: %w", v.opts.Volume, err)
 		}
@@ -200,8 +201,8 @@ func (p *peer) unknown() (sentence string, hopeless bool) {
 		}
 		return fmt.Sprintf("node %q: %s", p.node, l.verdict.Reason), false
 	}
-	if p.splitBrain != nil {
-		return fmt.Sprintf("node %q: %s", p.node, p.splitBrain.Reason), false
+	if p.split != nil {
+		return fmt.Sprintf("node %q: %s", p.node, p.split.result.Reason), false
 	}
 	if !p.want {
 		return fmt.Sprintf("node %q is StandAlone and may have gone on alone: run 'lockstep connect %s %s' (%s)", p.node, v.opts.Volume, p.node, orNothing(p.problem)), false
@@ -247,8 +248,9 @@ func (v *Volume) self() Member {
 // notBegun stands for the LSN of a generation whose record has none yet.
 const notBegun = math.MaxUint64
 
-// becomePrimary takes the role. v.change is held.
-func (v *Volume) becomePrimary(set []Member) error {
+// becomePrimary takes the role. forced is remembered of it. v.change is held.
+func (v *Volume) becomePrimary(set []Member, forced bool) error {
+	v.endImage(fmt.Errorf("volume %q is being promoted on node %q", v.opts.Volume, v.opts.Node))
 	if err := v.dropCutWrite(); err != nil {
 		return err
 	}
@@ -296,6 +298,9 @@ func (v *Volume) becomePrimary(set []Member) error {
 		v.mu.Unlock()
 		return err
 	}
+	v.mu.Lock()
+	v.genNotes[v.super.History.At(lsn).ID] = genNote{began: time.Now(), forced: &forced}
+	v.mu.Unlock()
 	v.log.Info("promoted; serves once its generation is durable on every member", "generation", lsn, "members", nodesOf(set))
 	kick(v.syncKick)
 	v.raiseHeld(has)
@@ -352,6 +357,7 @@ func (v *Volume) begin(edit func(*Superblock) ([]Member, error)) (LSN, error) {
 	v.mu.Lock()
 	v.enqueue(b)
 	v.generation = gen.First
+	v.noteGeneration(gen.ID)
 	notes := v.notes()
 	v.wantSync(gen.First)
 	v.mu.Unlock()

@@ -18,7 +18,7 @@ func (v *Volume) Status() Status {
 		End: v.end, Committed: v.committed, Stable: v.stable, Durable: v.durable,
 		Applied: v.applied, Checkpoint: v.checkpoint, PendingBytes: v.pendingBytes, InDoubt: v.intent.Count(),
 		Journal:  JournalStatus{First: v.journal.First(), Used: v.journal.Used(), Size: v.journal.Size()},
-		Sessions: len(v.sessions), Waiting: v.waitingFor(), Serving: v.serving,
+		Sessions: len(v.sessions), Waiting: v.waitingFor(), Serving: v.serving, Image: v.image.status(),
 		Peers: []PeerStatus{},
 	}
 	if v.role == Secondary {
@@ -55,7 +55,7 @@ func (p *peer) status() PeerStatus {
 	s := PeerStatus{
 		Node: p.node, Connection: Connecting, Member: setHasNode(v.super.Set, p.node) && !v.super.Excluded,
 		Received: p.received, Durable: p.durable, OutOfSync: p.bits.Count(),
-		SplitBrain: p.splitBrain, Problem: p.problem, CatchUps: p.catchUps, Resyncs: p.resyncs,
+		SplitBrain: p.split.status(), Problem: p.problem, CatchUps: p.catchUps, Resyncs: p.resyncs,
 	}
 	s.Behind = p.behind()
 	l := p.link

@@ -45,7 +45,7 @@ func (l *link) beginResync(m *Proceed) error {
 	mark := l.mine.Description.Resync
 	if mark == nil {
 		var err error
-		if mark, err = l.leaveImage(m); err != nil {
+		if mark, err = l.leaveSuffix(m); err != nil {
 			return err
 		}
 	}
@@ -84,6 +84,16 @@ func (l *link) beginResync(m *Proceed) error {
 	l.target.resync = &resyncTarget{}
 	v.broadcast()
 	return nil
+}
+
+// leaveSuffix parts with what we have past the common point: it is truncated, or
+// given up by the loser of a split-brain. Everything before is in the store then,
+// durably.
+func (l *link) leaveSuffix(m *Proceed) (*ResyncMark, error) {
+	if l.loser == Ours {
+		return &ResyncMark{Base: l.mine.Description.History.Position(m.Common)}, l.giveUp(m.Common)
+	}
+	return l.leaveImage(m)
 }
 
 // leaveImage brings the store to the image at the common point and begins the undo

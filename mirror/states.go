@@ -14,6 +14,7 @@ var (
 	replNames     = []string{"Off", "Established", "CatchUp", "SyncSource", "SyncTarget"}
 	protocolNames = []string{"C", "B"}
 	policyNames   = []string{"detach", "pass-on"}
+	accuracyNames = []string{"exact", "blocks", "filled", "unknown"}
 )
 
 // nameOf prints a value that has no name as its number.
@@ -108,4 +109,17 @@ func (p IOErrorPolicy) MarshalText() ([]byte, error) {
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (p *IOErrorPolicy) UnmarshalText(b []byte) error {
 	return unmarshalName("on-io-error policy", policyNames, p, b)
+}
+
+// String is the accuracy's name.
+func (a RangeAccuracy) String() string { return nameOf(accuracyNames, a) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (a RangeAccuracy) MarshalText() ([]byte, error) {
+	return marshalName("range accuracy", accuracyNames, a)
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (a *RangeAccuracy) UnmarshalText(b []byte) error {
+	return unmarshalName("range accuracy", accuracyNames, a, b)
 }

@@ -32,6 +32,8 @@ type Status struct {
 	Journal      JournalStatus `json:"journal"`
 	Sessions     int           `json:"sessions"` // clients attached
 	Serving      bool          `json:"serving"`  // a Primary that answers clients
+	// Image is what is read of a Secondary, nil if nothing is.
+	Image *ImageStatus `json:"image,omitempty"`
 
 	// Waiting says, for people, what writes wait for; "" when they do not wait.
 	Waiting string `json:"waiting,omitempty"`

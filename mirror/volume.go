@@ -56,6 +56,9 @@ type Volume struct {
 	scratch   batch // the sequencer's and the receiver's working memory
 	intentEnd LSN   // the end when clearIntent last looked
 
+	// imageEnd is held while an image is ended. Taken before apply.
+	imageEnd sync.Mutex
+
 	// super commits the superblock. Taken after seq, before mu.
 	superMu   sync.Mutex
 	superFile *SuperblockFile
@@ -107,6 +110,7 @@ type state struct {
 	committed    LSN    // on a Secondary: what reads for a diskless Primary see (remote.go)
 	stable       LSN
 	generation   LSN // record of the newest generation, as Primary
+	genNotes     map[ID]genNote
 
 	noted      LSN // stable LSN that the last batch noted
 	stableNote LSN // noted, durably: what may be applied
@@ -119,6 +123,8 @@ type state struct {
 	checkpoint LSN
 	trimmed    LSN  // limit of the last trim
 	starved    bool // somebody waits for room in the journal
+
+	image *Image // nil unless this Secondary is read as it is (image.go)
 
 	syncWant LSN // somebody waits for this to be durable
 	flushes  []flushWait

@@ -51,6 +51,7 @@ const (
 	FrameRead
 	FrameReadReply
 	FrameRegions
+	FrameSplit
 )
 
 // frameKinds says of each type its name, the most bytes of its body, and how
@@ -78,6 +79,7 @@ var frameKinds = [...]struct {
 	FrameRead:        {name: "Read", limit: 28},
 	FrameReadReply:   {name: "ReadReply", limit: readReplyFixed + MaxReadPayload, fixed: readReplyFixed},
 	FrameRegions:     {name: "Regions", limit: 3 + 16*maxRegions},
+	FrameSplit:       {name: "Split", limit: maxSplit},
 }
 
 // String is the type's name.
@@ -94,7 +96,7 @@ func (t FrameType) known() bool { return t >= FrameHello && int(t) < len(frameKi
 // say why; the connection is of no further use.
 var ErrFrame = errors.New("invalid frame from peer")
 
-// A Message is the body of a frame. The types are Hello to Regions; of
+// A Message is the body of a frame. The types are Hello to SplitFrame; of
 // Records, Block and ReadReply it is what comes before their payloads.
 type Message interface {
 	FrameType() FrameType

@@ -21,31 +21,17 @@ type Regions struct {
 	Ranges []Range
 }
 
-// A Range of a volume, bytes.
-type Range struct{ Offset, Length int64 }
-
 const maxRegions = 1024
 
 func (*Regions) FrameType() FrameType { return FrameRegions }
 
 func (m *Regions) Encode(dst []byte) []byte {
-	dst = le.AppendUint16(appendBool(dst, m.Last), uint16(len(m.Ranges)))
-	for _, r := range m.Ranges {
-		dst = le.AppendUint64(le.AppendUint64(dst, uint64(r.Offset)), uint64(r.Length))
-	}
-	return dst
+	return appendRanges(appendBool(dst, m.Last), m.Ranges)
 }
 
 func (m *Regions) Decode(body []byte) error {
 	r := fieldReader{b: body}
-	*m = Regions{Last: r.bool("last")}
-	n := int(r.u16())
-	if n > maxRegions {
-		r.fail("%d ranges, the limit is %d", n, maxRegions)
-	}
-	for i := 0; i < n && r.err == nil; i++ {
-		m.Ranges = append(m.Ranges, Range{r.size("the offset"), r.size("the range")})
-	}
+	*m = Regions{Last: r.bool("last"), Ranges: r.ranges(maxRegions)}
 	return r.finish(FrameRegions)
 }
 

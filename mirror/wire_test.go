@@ -42,6 +42,11 @@ func sampleMessages() []Message {
 		&Refuse{Code: CodeSplitBrain, Sentence: "split-brain"},
 		&Read{ID: 3, Committed: 110, Offset: 1 << 20, Length: 4096},
 		&Regions{Last: true, Ranges: []Range{{16 << 20, 32 << 20}, {1 << 40, 4096}}},
+		&SplitFrame{
+			Common: Position{ID{1}, 99}, Policies: SplitPolicies{ZeroPri: "discard-zero-changes", OnePri: "consensus", TwoPri: "disconnect"}, Keep: "a", Trimmed: 7, Bytes: 12 << 20, Accuracy: RangesBlocks,
+			Known:  []KnownGeneration{{ID{2}, 1_700_000_000_000_000_000, 2}, {ID{3}, 0, 1}},
+			Ranges: []Range{{4096, 512}, {1 << 30, 8192}},
+		},
 	}
 }
 

@@ -100,6 +100,18 @@ func adminHandler(n *Node) http.Handler {
 	on("POST /v1/volumes/{name}/rollback", with(func(r *http.Request, _ struct{}) (any, error) {
 		return n.rollback(r.Context(), name(r))
 	}))
+	on("POST /v1/volumes/{name}/export", with(func(r *http.Request, body ExportRequest) (any, error) {
+		return n.export(r.Context(), name(r), body)
+	}))
+	on("POST /v1/volumes/{name}/unexport", with(func(r *http.Request, _ struct{}) (any, error) {
+		return n.unexport(r.Context(), name(r))
+	}))
+	on("GET /v1/volumes/{name}/split", func(r *http.Request) (any, error) {
+		return n.splitBrains(name(r))
+	})
+	on("POST /v1/volumes/{name}/split/resolve", with(func(r *http.Request, body ResolveRequest) (any, error) {
+		return n.resolve(r.Context(), name(r), body)
+	}))
 	on("POST /v1/volumes/{name}/connect", with(func(r *http.Request, body PeerRequest) (any, error) {
 		return n.connect(name(r), body)
 	}))

@@ -47,6 +47,17 @@ func TestAdminWholeLife(t *testing.T) {
 	if got := fmt.Sprint(f.open["data"].calls); got != `[connect "" disconnect "beta"]` {
 		t.Error(got)
 	}
+	if list, err := cl.SplitBrains(ctx, "data"); err != nil || list == nil || len(list) > 0 {
+		t.Error(list, err)
+	}
+	if plan, err := cl.Resolve(ctx, "data", ResolveRequest{Keep: "beta", DryRun: true}); err != nil || plan.Keep != "beta" {
+		t.Error(plan, err)
+	}
+	_, err = cl.Resolve(ctx, "data", ResolveRequest{Keep: "beta"})
+	wantError(t, err, CodeResolve, "they would be lost")
+	if _, err = cl.Resolve(ctx, "data", ResolveRequest{Keep: "beta", DiscardLosingWrites: true}); err != nil {
+		t.Error(err)
+	}
 	_, err = cl.Connect(ctx, "data", PeerRequest{Peer: "bet"})
 	wantError(t, err, CodeNotFound, `has no peer "bet" (did you mean "beta"?); its peers: beta`)
 	if err := cl.Delete(ctx, "data"); err != nil {

@@ -31,6 +31,9 @@ type VolumeStatus struct {
 	// Problem is a sentence that says why the volume is not open and what to
 	// do. The fields of mirror.Status are then absent.
 	Problem string `json:"problem,omitempty"`
+	// ReadOnlyExport is the export under which this replica, which is not Primary,
+	// is read as it is; "" if it is not.
+	ReadOnlyExport string `json:"readOnlyExport,omitempty"`
 	*mirror.Status
 }
 
@@ -65,6 +68,20 @@ type CreateRequest struct {
 // PromoteRequest is the body of POST /v1/volumes/{name}/promote.
 type PromoteRequest struct {
 	Force bool `json:"force"`
+}
+
+// ExportRequest is the body of POST /v1/volumes/{name}/export.
+type ExportRequest struct {
+	ReadOnly bool `json:"readOnly"` // must be true
+}
+
+// ResolveRequest is the body of POST /v1/volumes/{name}/split/resolve.
+type ResolveRequest struct {
+	Keep string `json:"keep"` // the node whose writes are kept
+	// DryRun says what would be done, and does nothing.
+	DryRun bool `json:"dryRun,omitempty"`
+	// DiscardLosingWrites is needed to do it: nothing keeps them.
+	DiscardLosingWrites bool `json:"discardLosingWrites,omitempty"`
 }
 
 // RepairRequest is the body of POST /v1/volumes/{name}/repair.

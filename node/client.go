@@ -96,6 +96,26 @@ func (c *Client) Repair(ctx context.Context, name string, r RepairRequest) (Volu
 	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/repair"), r)
 }
 
+// Export exports the node's replica, which is not Primary, read-only.
+func (c *Client) Export(ctx context.Context, name string, r ExportRequest) (VolumeStatus, error) {
+	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/export"), r)
+}
+
+// Unexport ends what Export began.
+func (c *Client) Unexport(ctx context.Context, name string) (VolumeStatus, error) {
+	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/unexport"), nil)
+}
+
+// SplitBrains asks what is known of the split-brains that the volume is in.
+func (c *Client) SplitBrains(ctx context.Context, name string) ([]mirror.SplitReport, error) {
+	return call[[]mirror.SplitReport](ctx, c, http.MethodGet, volumePath(name, "/split"), nil)
+}
+
+// Resolve ends a split-brain in favour of one side, or says what that would do.
+func (c *Client) Resolve(ctx context.Context, name string, r ResolveRequest) (mirror.SplitPlan, error) {
+	return call[mirror.SplitPlan](ctx, c, http.MethodPost, volumePath(name, "/split/resolve"), r)
+}
+
 // Connect lets the volume seek its peer, or all of them.
 func (c *Client) Connect(ctx context.Context, name string, r PeerRequest) (VolumeStatus, error) {
 	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/connect"), r)

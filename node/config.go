@@ -63,6 +63,7 @@ type Overrides struct {
 	ResyncRate    *int64
 	ResyncUndo    *int64
 	OnIOError     *mirror.IOErrorPolicy
+	Split         mirror.SplitPolicies // "" is the default; nothing is stored with the volume
 	Store         *string
 	Direct        *bool
 	Journal       *string

@@ -44,6 +44,10 @@ volumes:
     resync-rate: 0
     resync-undo: off
     on-io-error: pass-on
+    after-sb-0pri: discard-node-beta
+    after-sb-1pri: consensus
+    after-sb-2pri: call-pri-lost-after-sb
+    rr-conflict: disconnect
     store: /mnt/data
     direct: true
     journal: /fast/data
@@ -70,6 +74,10 @@ func TestConfigWhole(t *testing.T) {
 	if fmt.Sprint(s) != fmt.Sprint(want) {
 		t.Errorf("overridden settings\n got %+v\nwant %+v", s, want)
 	}
+	policies := mirror.SplitPolicies{ZeroPri: "discard-node-beta", OnePri: "consensus", TwoPri: "call-pri-lost-after-sb"}
+	if got := c.Volumes["data"].Split; got != policies {
+		t.Errorf("policies %+v", got)
+	}
 	if s := c.Volumes["other"].apply(stored, c.Nodes); fmt.Sprint(s) != fmt.Sprint(stored) {
 		t.Errorf("without overrides: %+v", s)
 	}
@@ -78,6 +86,9 @@ func TestConfigWhole(t *testing.T) {
 func TestConfigErrors(t *testing.T) {
 	for _, tc := range []struct{ name, text, want string }{
 		{"not YAML", "node: [alpha\nx", "f:2: not YAML"},
+		{"a policy that is not done", "volumes:\n  data:\n    after-sb-0pri: discard-least-changes", "f:3: volumes.data.after-sb-0pri: \"discard-least-changes\" is not done: which side changed fewer blocks"},
+		{"a policy of another setting", "volumes:\n  data:\n    after-sb-2pri: discard-secondary", "one of disconnect, call-pri-lost-after-sb is wanted"},
+		{"a policy for a stranger", "node: alpha\nnodes: {beta: \"127.0.0.1:1\"}\nvolumes:\n  data:\n    after-sb-0pri: discard-node-gamma", "f:5: volume \"data\": after-sb-0pri names node \"gamma\", which is neither this node nor in nodes"},
 		{"not a mapping", "hello", "f:1: the config file must be a mapping"},
 		{"unknown key", "nod: alpha", `f:1: unknown key "nod" (did you mean "node"?)`},
 		{"unknown key far from all", "zzzzzzzz: 1", `f:1: unknown key "zzzzzzzz"`},

@@ -132,7 +132,7 @@ func (p *configParser) oneVolume(name string, key, value *yaml.Node) {
 	}
 	var o Overrides
 	at := "volumes." + name
-	p.section(at, fields{
+	of := fields{
 		"peers":          p.words(at+".peers", &o.Peers),
 		"pending-limit":  p.size(at+".pending-limit", &o.PendingLimit, 4<<20),
 		"resync-rate":    p.size(at+".resync-rate", &o.ResyncRate, 0),
@@ -150,7 +150,11 @@ func (p *configParser) oneVolume(name string, key, value *yaml.Node) {
 				return policy.UnmarshalText([]byte(s))
 			})(v)
 		},
-	})(value)
+	}
+	for _, setting := range mirror.SplitSettings() {
+		of[setting] = p.parsed(at+"."+setting, func(s string) error { return o.Split.Set(setting, s) })
+	}
+	p.section(at, of)(value)
 	if p.cfg.Volumes == nil {
 		p.cfg.Volumes = map[string]Overrides{}
 	}
@@ -178,6 +182,9 @@ func (p *configParser) check() {
 	}
 	for name, o := range c.Volumes {
 		p.checkPeers(name, o.Peers)
+		if node := o.Split.Discards(); node != "" && node != c.Node && c.Nodes[node] == "" {
+			p.errs.add(p.lines["volumes."+name+".after-sb-0pri"], "volume %q: after-sb-0pri names node %q, which is neither this node nor in nodes", name, node)
+		}
 	}
 }
 

@@ -115,6 +115,27 @@ func (v *fakeVolume) Rollback(context.Context) (mirror.RollbackPlan, error) {
 	return plan, err
 }
 
+func (v *fakeVolume) OpenImage(context.Context) (*mirror.Image, error) {
+	return nil, errors.New("a fake has no image")
+}
+
+func (v *fakeVolume) PlanResolve(keep string) (mirror.SplitPlan, error) {
+	return mirror.SplitPlan{Volume: v.o.Volume, Keep: keep, Next: []mirror.SplitStep{}}, nil
+}
+
+func (v *fakeVolume) ResolveSplit(_ context.Context, o mirror.ResolveOptions) (mirror.SplitPlan, error) {
+	plan := mirror.SplitPlan{Volume: v.o.Volume, Keep: o.Keep}
+	if !o.DiscardLosingWrites {
+		return plan, &mirror.ResolveRefusedError{Volume: v.o.Volume, Reason: "they would be lost", Plan: &plan}
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.note("keep %q", o.Keep)
+	return plan, nil
+}
+
+func (v *fakeVolume) SplitBrains() ([]mirror.SplitReport, error) { return []mirror.SplitReport{}, nil }
+
 func (v *fakeVolume) Status() mirror.Status {
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -32,6 +32,7 @@ type Node struct {
 	dir     *dataDir
 	volumes table
 	exports target.Exports
+	images  images
 
 	bound    listeners
 	nbd      *nbd.Server
@@ -176,6 +177,7 @@ func (n *Node) stop(ctx context.Context) error {
 	// A create or delete under way comes to its end, and no other begins.
 	note("wait for a create or delete", n.making.take(ctx))
 	note("close volumes", n.closeVolumes(ctx))
+	n.images.wg.Wait() // their volumes are closed, and their connections
 	note("stop the admin API", n.admin.Shutdown(ctx))
 	n.serving.Wait()
 	note("unlock", n.dir.Close())

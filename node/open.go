@@ -97,6 +97,7 @@ func (n *Node) options(name string) (o mirror.Options, err error) {
 		PendingLimit: s.PendingLimit, PeerTimeout: time.Duration(s.PeerTimeout), SyncInterval: time.Duration(s.SyncInterval),
 		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate, ResyncUndo: s.ResyncUndo,
 		OnIOError: s.OnIOError,
+		Split:     n.cfg.Volumes[name].Split,
 	}, nil
 }
 

@@ -21,6 +21,10 @@ type volume interface {
 	PlanRollback() (mirror.RollbackPlan, error)
 	Rollback(ctx context.Context) (mirror.RollbackPlan, error)
 	PlanRepair(r mirror.RepairOptions) (mirror.RepairPlan, error)
+	OpenImage(ctx context.Context) (*mirror.Image, error)
+	PlanResolve(keep string) (mirror.SplitPlan, error)
+	ResolveSplit(ctx context.Context, o mirror.ResolveOptions) (mirror.SplitPlan, error)
+	SplitBrains() ([]mirror.SplitReport, error)
 	Status() mirror.Status
 	Accept(conn net.Conn, pre mirror.Preamble, version uint16)
 }
@@ -63,6 +67,9 @@ func (h *hosted) status() VolumeStatus {
 	if h.volume != nil {
 		st := h.volume.Status()
 		s.Status = &st
+		if st.Image != nil {
+			s.ReadOnlyExport = imageExport(h.name, st.Node)
+		}
 	}
 	return s
 }

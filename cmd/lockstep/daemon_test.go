@@ -64,6 +64,7 @@ type fakeDaemon struct {
 	refusals int
 	status   node.Status
 	volume   node.VolumeStatus
+	plan     *mirror.SplitPlan
 }
 
 func startDaemon(t *testing.T) *fakeDaemon {
@@ -101,6 +102,8 @@ func (d *fakeDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if d.refusals--; d.refusals == 0 {
 			d.refuse = nil
 		}
+	case strings.HasSuffix(r.URL.Path, "/split/resolve"):
+		answer = d.plan
 	case r.URL.Path == "/v1/status":
 		answer = d.status
 	}

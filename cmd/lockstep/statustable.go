@@ -90,6 +90,9 @@ func volumeSentences(v node.VolumeStatus) []string {
 	if v.Role == mirror.Primary && !v.Serving {
 		add(": Primary, but it does not serve its clients yet")
 	}
+	if v.Image != nil {
+		add(": exported read-only as %s, up to LSN %d, %s", v.ReadOnlyExport, v.Image.UpTo, counted(v.Image.Sessions, "client"))
+	}
 	if v.Waiting != "" {
 		add(": %s", v.Waiting)
 	}

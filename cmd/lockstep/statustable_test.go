@@ -25,6 +25,7 @@ func TestStatusTable(t *testing.T) {
 					SplitBrain: &mirror.SplitBrainStatus{Common: 100, Ours: 7, Theirs: 3, Reason: "split-brain: after LSN 100 alpha wrote 7 records and delta wrote 3 records"}, Problem: "the same"},
 			},
 		}},
+		{Name: "apart", ReadOnlyExport: "apart@alpha", Status: &mirror.Status{Node: "alpha", Size: 4096, Disk: mirror.Consistent, Image: &mirror.ImageStatus{UpTo: 12, Sessions: 2}}},
 		{Name: "second", Status: &mirror.Status{Node: "alpha", Size: 4096, Disk: mirror.Consistent, Failure: "fsync: input/output error",
 			Peers: []mirror.PeerStatus{{Node: "beta", Connection: mirror.Connected, Replication: mirror.SyncTarget,
 				Progress: &mirror.Progress{Total: 4096, Left: -1}}}}},

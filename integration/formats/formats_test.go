@@ -279,6 +279,21 @@ func TestSnapshot(t *testing.T) {
 	wants(t, entry, decode(t, entry, v[8192+3*4096+64:], 0), map[string]uint64{"offset in": 2 * 4096, "length": 4096, "kind": 1})
 }
 
+// The file of a split-brain is a head, and two frames.
+func TestSplitBrain(t *testing.T) {
+	v := vector(t, "mirror/testdata/split-brain-v1.bin")
+	found := decode(t, "## A split-brain", v, 0)
+	wants(t, "split-brain", found, map[string]uint64{"when they met": 1_700_000_000_123_456_789})
+	if crc := crc32.Checksum(v[16:], castagnoli); crc != binary.LittleEndian.Uint32(v[12:]) {
+		t.Errorf("the CRC is %08x", crc)
+	}
+	hello := vector(t, "mirror/testdata/frame-v1-hello.bin")
+	split := vector(t, "mirror/testdata/frame-v1-split.bin")
+	if !bytes.Equal(v[24:], append(hello, split...)) {
+		t.Error("the head is not followed by a Hello frame and a Split frame")
+	}
+}
+
 // Every example that the document names is there, and every one that is there is
 // named.
 func TestExamplesAreNamed(t *testing.T) {
