@@ -697,8 +697,9 @@ func TestInvariant10SuperblockFirst(t *testing.T) {
 
 // crashesDuring is what power losses at the changes of the node's disk while f
 // runs would leave.
-func crashesDuring(n *rigNode, f func()) (all []*fakedisk.FS) {
+func crashesDuring(n *rigNode, f func()) []*fakedisk.FS {
 	var mu sync.Mutex
+	var all []*fakedisk.FS
 	stop := everyCrash(n, func(_ fakedisk.Op, _ string, left *fakedisk.FS) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -708,7 +709,9 @@ func crashesDuring(n *rigNode, f func()) (all []*fakedisk.FS) {
 	})
 	f()
 	stop()
-	return all
+	mu.Lock()
+	defer mu.Unlock()
+	return slices.Clone(all) // an operation that began before may add to it still
 }
 
 // looks starts each of what crashes left, twice, and returns the ends found.
