@@ -467,15 +467,15 @@ func TestCrashStatesOfALoser(t *testing.T) {
 // Inconsistent: the winner dies just then, and knows it all the same.
 func TestWinnerDiesAsTheLoserGivesUp(t *testing.T) {
 	r, a, b, want, _ := aboutToResolve(t)
-	copied := b.stallAt(fakedisk.OpWrite, fakeData, func() bool {
+	reset := b.stallAt(fakedisk.OpDatasync, "*.seg*", func() bool {
 		b.vol.mu.Lock()
 		defer b.vol.mu.Unlock()
 		return b.vol.super.Disk == Inconsistent
 	})
 	r.follow(b.resolve("a").Next)
-	copied.wait(t) // no block has come to its disk
+	reset.wait(t) // its journal begins anew, and no block was sent yet
 	a.powerLoss(fakedisk.LoseAll)
-	copied.letGo()
+	reset.letGo()
 	a.start()
 	a.promote(true)
 	r.isEqual("a", "b", want)
@@ -484,7 +484,7 @@ func TestWinnerDiesAsTheLoserGivesUp(t *testing.T) {
 // What both hold comes into the loser's store before its journal is given up, also
 // what it has not applied by then: nobody copies it.
 func TestCommonRecordsComeFirst(t *testing.T) {
-	const n, size = applyRecords + 1000, 512 // more than one round of the applier
+	const n, size = 4 * applyRecords, 256 // several rounds of the applier
 	r := newFakeRig(t, patient, "a", "b")
 	a, b, c := r.pair()
 	var ws []waitDone
