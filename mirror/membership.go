@@ -122,7 +122,7 @@ var errLinkLost = errors.New("the connection to the peer was lost")
 //  2. a generation record J that names it is appended, and from J on it is
 //     waited for as if it were a member;
 //  3. when it is durable through J and has recorded UpToDate, our superblock
-//     records the larger set, and then its own does.
+//     records the larger set, and then its own and the other members' do.
 //
 // Losing the peer before step 3 leaves it to shrink to begin a generation
 // without it.
@@ -175,6 +175,7 @@ func (v *Volume) join(l *link) error {
 	base := v.position(j)
 	l.source.confirm = true
 	kick(l.kick)
+	v.confirmSet()
 	v.advance()
 	v.mu.Unlock()
 	v.log.Info("peer joined the in-sync set", "peer", p.node, "members", nodesOf(set), "generation", j)
@@ -191,6 +192,17 @@ func (v *Volume) join(l *link) error {
 	p.bitsThrough = max(p.bitsThrough, j)
 	v.mu.Unlock()
 	return nil
+}
+
+// confirmSet has the members told of a set that grew (11g). One that was not
+// greeted yet is told then. v.mu is held.
+func (v *Volume) confirmSet() {
+	for _, m := range v.super.Set {
+		if p := v.peers[m.Node]; p != nil && p.link != nil && p.link.source.greeted {
+			p.link.source.confirm = true
+			kick(p.link.kick)
+		}
+	}
 }
 
 // awaitJoiner waits until the joiner is durable through J and has said that it

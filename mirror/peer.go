@@ -23,6 +23,7 @@ type peer struct {
 
 	// v.mu guards the rest.
 	want        bool  // connected, or to be
+	refused     bool  // not wanted, by what two Secondaries found out of each other
 	link        *link // nil without a connection
 	received    LSN   // acknowledged within this session
 	durable     LSN
@@ -155,9 +156,14 @@ func RefuseConn(conn net.Conn, code Code, sentence string) {
 // after Disconnect or a refusal.
 func (v *Volume) Connect(node string) error {
 	return v.eachPeer(node, func(p *peer) {
-		p.want = true
-		kick(p.wake)
+		p.wantAgain()
 	})
+}
+
+// wantAgain has the peer connected again. v.mu is held.
+func (p *peer) wantAgain() {
+	p.want, p.refused = true, false
+	kick(p.wake)
 }
 
 // Disconnect ends the connection to a peer (all of them if node is "") until
@@ -168,7 +174,7 @@ func (v *Volume) Disconnect(node string) error {
 		return err
 	}
 	return v.eachPeer(node, func(p *peer) {
-		p.want = false
+		p.want, p.refused = false, false
 		p.closeLink(CodeDisconnected, fmt.Sprintf("disconnected by the operator of node %q", v.opts.Node))
 		p.removeAt = time.Now()
 		kick(v.watchKick)

@@ -267,7 +267,14 @@ func (n *rigNode) kill() {
 	if v == nil {
 		return
 	}
+	v.seq.Lock() // whoever orders a batch ends that; nothing is ordered afterwards
+	v.mu.Lock()
+	for s := range v.sessions {
+		s.closed.Store(true)
+	}
+	v.mu.Unlock()
 	v.stop()
+	v.seq.Unlock()
 	v.wg.Wait()
 	v.closeFiles()
 }
