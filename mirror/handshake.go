@@ -31,7 +31,7 @@ func (l *link) meet() error {
 		v.mu.Unlock()
 		return errAgain
 	}
-	l.met = true
+	l.met, p.incarnation = true, l.theirs.Incarnation
 	p.problem, p.splitBrain = "", nil
 	v.broadcast()
 	v.mu.Unlock()
@@ -223,6 +223,9 @@ func (l *link) lead() error {
 	l.ready = true
 	l.epoch = proceed.Epoch
 	v.advance()
+	if v.suspended {
+		v.judgeQuorum()
+	}
 	v.broadcast()
 	v.mu.Unlock()
 	v.log.Info("session begins", "peer", p.node, "mode", proceed.Mode, "from", proceed.From, "missing", l.verdict.Ours.Records)
@@ -237,8 +240,10 @@ func (l *link) checkStanding() error {
 	sb := &v.super
 	member := Member{Node: p.node, Incarnation: l.theirs.Incarnation}
 	switch {
-	case setHasNode(sb.Set, p.node) && !setHas(sb.Set, member):
-		// It lost its memory: its old self is removed first (2c).
+	case setHasNode(sb.Set, p.node) && !setHas(sb.Set, member) && v.mayLeave(p):
+		// It lost its memory: its old self is removed first (2c). If the set cannot
+		// do without, that holds everything back, and is replaced when the new one
+		// joins (11f).
 		p.removeAt = time.Now()
 		kick(v.watchKick)
 		return errAgain

@@ -85,6 +85,12 @@ type Options struct {
 	ResyncRate int64
 	// OnIOError is what a Primary does when its own disk fails. Default Detach.
 	OnIOError IOErrorPolicy
+	// MinInSync is how many in-sync replicas, this one included, a Primary needs
+	// to acknowledge a write. Default 1, at most one more than there are Peers. It
+	// should be the same on every node.
+	MinInSync int
+	// OnNoQuorum is what writes meet while there are fewer. Default SuspendIO.
+	OnNoQuorum QuorumPolicy
 	// BootID is what tells a restart of the process from one of the host.
 	// Default: the kernel's.
 	BootID string
@@ -103,6 +109,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.SyncInterval == 0 {
 		o.SyncInterval = time.Second
+	}
+	if o.MinInSync == 0 {
+		o.MinInSync = 1
 	}
 	if o.RetryInterval == 0 {
 		o.RetryInterval = 500 * time.Millisecond
@@ -146,6 +155,12 @@ func (o *Options) Validate() error {
 	}
 	if int(o.OnIOError) >= len(policyNames) {
 		bad("OnIOError is %v", o.OnIOError)
+	}
+	if o.MinInSync < 1 || o.MinInSync > 1+len(o.Peers) {
+		bad("MinInSync is %d: with %d peers 1 to %d replicas can be in sync", o.MinInSync, len(o.Peers), 1+len(o.Peers))
+	}
+	if int(o.OnNoQuorum) >= len(quorumPolicyNames) {
+		bad("OnNoQuorum is %v", o.OnNoQuorum)
 	}
 	if o.SyncInterval < time.Millisecond {
 		bad("SyncInterval is %v, the least is 1ms", o.SyncInterval)

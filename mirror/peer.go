@@ -22,10 +22,11 @@ type peer struct {
 	wake chan struct{} // for dialLoop
 
 	// v.mu guards the rest.
-	want        bool  // connected, or to be
-	refused     bool  // not wanted, by what two Secondaries found out of each other
-	link        *link // nil without a connection
-	received    LSN   // acknowledged within this session
+	want        bool   // connected, or to be
+	refused     bool   // not wanted, by what two Secondaries found out of each other
+	link        *link  // nil without a connection
+	incarnation uint64 // of the replica that was met last
+	received    LSN    // acknowledged within this session
 	durable     LSN
 	claim       claim
 	bitsThrough LSN // the records up to here are in bits, or below its base

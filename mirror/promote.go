@@ -255,6 +255,7 @@ func (v *Volume) becomePrimary(set []Member) error {
 	suspect := v.super.Excluded || setHasNode(v.super.Set, v.opts.Node) && !setHas(v.super.Set, v.self())
 	epoch, version := v.super.Epoch, v.super.SetVersion
 	v.role, v.serving, v.led = Primary, false, false
+	v.unheld, v.suspended = 0, false
 	v.generation = notBegun // nothing is durable enough
 	v.term++
 	v.committed = v.applied
@@ -292,6 +293,10 @@ func (v *Volume) becomePrimary(set []Member) error {
 		v.mu.Unlock()
 		return err
 	}
+	v.mu.Lock()
+	v.unheld = lsn
+	v.advance()
+	v.mu.Unlock()
 	v.log.Info("promoted; serves once its generation is durable on every member", "generation", lsn, "members", nodesOf(set))
 	kick(v.syncKick)
 	v.raiseHeld(has)
@@ -418,7 +423,7 @@ func (v *Volume) stepDown() bool {
 	if v.stable < v.end {
 		return false
 	}
-	v.role, v.demoting, v.led = Secondary, false, false
+	v.role, v.demoting, v.led, v.suspended = Secondary, false, false, false
 	v.term++
 	for _, p := range v.peers {
 		p.closeLink(CodeBusy, "demoted")
@@ -440,9 +445,12 @@ func (v *Volume) waitingFor() string {
 	if v.noSpace {
 		return "the backing store is full"
 	}
+	if v.suspended {
+		return v.noQuorum()
+	}
 	var names []string
-	v.voters(func(p *peer, floor LSN) {
-		if max(p.durable, floor) < v.generation || p.link == nil && v.committed < v.end {
+	v.voters(func(p *peer, _, durable LSN) {
+		if durable < v.generation || p.link == nil && v.committed < v.end {
 			names = append(names, p.node)
 		}
 	})

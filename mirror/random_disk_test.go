@@ -14,7 +14,7 @@ import (
 // failed is filled anew by the other (invariants 3, 6 and 9).
 func TestRandomDiskFaults(t *testing.T) {
 	rounds := faultRounds(t, 12, 4)
-	x := toss(t, slowToDrop)
+	x := toss(t, slowToDrop, 1)
 	for round := range rounds {
 		x.settle()
 		x.diskFault(round)

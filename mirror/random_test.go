@@ -21,6 +21,8 @@ type tossed struct {
 	// synced: both were members when p was last known to be well, so that either
 	// may go on alone.
 	synced bool
+	// alone: a Primary may go on alone, for min-in-sync is 1.
+	alone bool
 	// warned: the loss counter rose since all was well.
 	warned bool
 }
@@ -31,7 +33,7 @@ type tossed struct {
 // differently; and whenever they are healed, both replicas are the same.
 func TestRandomFaults(t *testing.T) {
 	rounds := faultRounds(t, 30, 10)
-	x := toss(t, func(o *Options) { o.PeerTimeout = 500 * time.Millisecond })
+	x := toss(t, func(o *Options) { o.PeerTimeout = 500 * time.Millisecond }, 2)
 	for round := range rounds {
 		if x.rng.IntN(3) > 0 || round == rounds-1 {
 			x.settle()
@@ -59,23 +61,26 @@ func faultRounds(t *testing.T, rounds, race int) int {
 	return rounds
 }
 
-// toss makes two nodes of a volume that the seed draws, a being Primary.
-func toss(t *testing.T, opts func(*Options)) *tossed {
+// toss makes two nodes of a volume that the seed draws, with up to minInSync, a being
+// Primary.
+func toss(t *testing.T, opts func(*Options), minInSync int) *tossed {
 	t.Helper()
 	rng := seed(t)
-	made := drawVolume(t, rng)
-	x := &tossed{rig: newRigMade(t, made, true, opts, "a", "b"), rng: rng, m: newRegisters(t, !made.NoWriteCache)}
+	made, minInSync := drawVolume(t, rng, minInSync)
+	x := &tossed{rig: newRigMade(t, made, true, func(o *Options) { opts(o); o.MinInSync = minInSync }, "a", "b"),
+		rng: rng, m: newRegisters(t, !made.NoWriteCache), alone: minInSync == 1}
 	x.p, x.s = x.node("a"), x.node("b")
 	x.meet()
 	x.p.promote(false)
 	return x
 }
 
-// drawVolume draws what a volume is created with.
-func drawVolume(t *testing.T, rng *rand.Rand) CreateOptions {
-	made := CreateOptions{Size: rigSize, Protocol: Protocol(rng.IntN(2)), NoWriteCache: rng.IntN(2) == 0}
-	t.Logf("protocol %v, no write cache %v", made.Protocol, made.NoWriteCache)
-	return made
+// drawVolume draws what a volume is created with, and its min-in-sync.
+func drawVolume(t *testing.T, rng *rand.Rand, most int) (made CreateOptions, minInSync int) {
+	made = CreateOptions{Size: rigSize, Protocol: Protocol(rng.IntN(2)), NoWriteCache: rng.IntN(2) == 0}
+	minInSync = 1 + rng.IntN(most)
+	t.Logf("protocol %v, no write cache %v, min-in-sync %d", made.Protocol, made.NoWriteCache, minInSync)
+	return made, minInSync
 }
 
 // settle waits until both are members, and checks everything.
@@ -119,6 +124,9 @@ func (x *tossed) fault(round int) {
 	name := ofSecondary[x.rng.IntN(len(ofSecondary))]
 	if x.synced && x.rng.IntN(2) == 0 {
 		name = ofPrimary[x.rng.IntN(len(ofPrimary))]
+	}
+	if name == "flood" && !x.alone {
+		name = "kill secondary"
 	}
 	x.t.Logf("round %d: %s (primary %s, synced %v)", round, name, x.p.name, x.synced)
 	l := x.m.load(x.p, x.rng)

@@ -24,8 +24,9 @@ type several struct {
 	down  map[*rigNode]bool
 	// whole has everything that was acknowledged: p, and who was a member and
 	// kept its memory ever since all were.
-	whole  map[*rigNode]bool
-	warned bool // the loss counter rose since all was well
+	whole     map[*rigNode]bool
+	minInSync int
+	warned    bool // the loss counter rose since all was well
 	// forced: p was promoted by force and the others may not all have followed it
 	// yet. Should it lose its memory now, nobody can tell any more that it had
 	// never heard of what the old Primary has left over.
@@ -40,9 +41,9 @@ type several struct {
 func TestRandomFaultsOfThree(t *testing.T) {
 	rounds := faultRounds(t, 16, 6)
 	rng := seed(t)
-	made := drawVolume(t, rng)
-	r := newRigMade(t, made, true, func(o *Options) { o.PeerTimeout = time.Second }, "a", "b", "c")
-	x := &several{rig: r, rng: rng, m: newRegisters(t, !made.NoWriteCache), p: r.node("a"), down: map[*rigNode]bool{}}
+	made, minInSync := drawVolume(t, rng, 3)
+	r := newRigMade(t, made, true, func(o *Options) { o.PeerTimeout, o.MinInSync = time.Second, minInSync }, "a", "b", "c")
+	x := &several{rig: r, rng: rng, m: newRegisters(t, !made.NoWriteCache), p: r.node("a"), down: map[*rigNode]bool{}, minInSync: minInSync}
 	x.meet()
 	x.p.promote(false)
 	x.leads = true
@@ -106,20 +107,23 @@ func (x *several) round(round int) {
 		x.t.Logf("  %s", x.event())
 	}
 	x.work()
+	x.healAll()
+	if !x.leads {
+		x.elect(x.others(nobodyNode)...)
+	}
+	x.work()
+	x.endLoad()
+}
+
+func (x *several) healAll() {
 	x.openGates()
-	for _, name := range []string{"a", "b", "c"} {
-		n := x.node(name)
+	for _, n := range x.others(nobodyNode) {
 		n.heal()
 		if x.down[n] {
 			n.start()
 			delete(x.down, n)
 		}
 	}
-	if !x.leads {
-		x.elect(x.others(nobodyNode)...)
-	}
-	x.work()
-	x.endLoad()
 }
 
 // nobodyNode has no name, so that all are others.
@@ -264,23 +268,17 @@ func (n *rigNode) members() []Member {
 func (x *several) handOver() string {
 	x.t.Helper()
 	was := x.p.name
+	if x.minInSync > 1 { // what it holds back would never be settled
+		x.healAll()
+	}
 	x.p.demote()
 	x.leads = false
 	x.endLoad()
-	var up []*rigNode
-	for _, n := range x.others(nobodyNode) {
-		if !x.down[n] {
-			up = append(up, n)
-		}
-	}
-	if len(up) < 3 {
+	if len(x.down) > 0 {
 		return was + " is demoted"
 	}
-	x.openGates()
-	for _, n := range up {
-		n.heal()
-	}
-	x.elect(up...)
+	x.healAll()
+	x.elect(x.others(nobodyNode)...)
 	return was + " hands over to " + x.p.name
 }
 

@@ -168,18 +168,33 @@ func (m *registers) load(n *rigNode, rng *rand.Rand) *load {
 	l := &load{stop: make(chan struct{})}
 	v := n.vol
 	for w := range 3 {
-		s, err := v.Attach(context.Background(), nil)
-		if err != nil {
-			m.t.Fatalf("attach to %s: %v\n%s", n.name, err, n.rig.describe())
-		}
 		rng := rand.New(rand.NewPCG(rng.Uint64(), uint64(w)))
 		l.wg.Go(func() {
+			s, err := l.attach(v)
+			if err != nil {
+				return
+			}
 			defer s.Close()
 			for l.running(v) && m.step(v, s, rng, w*rigBlocks/3, rigBlocks/3) {
 			}
 		})
 	}
 	return l
+}
+
+// attach waits until the volume admits a client, which it may do only once enough
+// replicas are in sync again.
+func (l *load) attach(v *Volume) (block.Session, error) {
+	ctx, cancel := context.WithCancel(v.ctx)
+	defer cancel()
+	go func() {
+		select {
+		case <-l.stop:
+		case <-ctx.Done():
+		}
+		cancel()
+	}()
+	return v.Attach(ctx, nil)
 }
 
 func (l *load) running(v *Volume) bool {

@@ -14,6 +14,8 @@ var (
 	replNames     = []string{"Off", "Established", "CatchUp", "SyncSource", "SyncTarget"}
 	protocolNames = []string{"C", "B"}
 	policyNames   = []string{"detach", "pass-on"}
+
+	quorumPolicyNames = []string{"suspend-io", "io-error"}
 )
 
 // nameOf prints a value that has no name as its number.
@@ -108,4 +110,17 @@ func (p IOErrorPolicy) MarshalText() ([]byte, error) {
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (p *IOErrorPolicy) UnmarshalText(b []byte) error {
 	return unmarshalName("on-io-error policy", policyNames, p, b)
+}
+
+// String is the policy's name.
+func (p QuorumPolicy) String() string { return nameOf(quorumPolicyNames, p) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (p QuorumPolicy) MarshalText() ([]byte, error) {
+	return marshalName("on-no-quorum policy", quorumPolicyNames, p)
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *QuorumPolicy) UnmarshalText(b []byte) error {
+	return unmarshalName("on-no-quorum policy", quorumPolicyNames, p, b)
 }

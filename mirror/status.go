@@ -30,9 +30,14 @@ type Status struct {
 	PendingBytes int64         `json:"pendingBytes"` // payload in memory, not yet applied
 	InDoubt      int64         `json:"inDoubt"`      // bytes that a lost journal would leave in doubt
 	Journal      JournalStatus `json:"journal"`
+	MinInSync    int           `json:"minInSync"` // of this node's settings
+	OnNoQuorum   QuorumPolicy  `json:"onNoQuorum"`
 	Sessions     int           `json:"sessions"` // clients attached
 	Serving      bool          `json:"serving"`  // a Primary that answers clients
 
+	// Suspended: a Primary with fewer than MinInSync replicas in sync acknowledges no
+	// write; OnNoQuorum says what becomes of it.
+	Suspended bool `json:"suspended"`
 	// Waiting says, for people, what writes wait for; "" when they do not wait.
 	Waiting string `json:"waiting,omitempty"`
 	// Failure says why the disk state is Failed or Diskless.

@@ -62,6 +62,8 @@ type Overrides struct {
 	RetryInterval *time.Duration
 	ResyncRate    *int64
 	OnIOError     *mirror.IOErrorPolicy
+	MinInSync     *int
+	OnNoQuorum    *mirror.QuorumPolicy
 	Store         *string
 	Direct        *bool
 	Journal       *string
@@ -146,6 +148,8 @@ func (o Overrides) apply(s Settings, nodes map[string]string) Settings {
 	override(&s.RetryInterval, (*Duration)(o.RetryInterval))
 	override(&s.ResyncRate, o.ResyncRate)
 	override(&s.OnIOError, o.OnIOError)
+	override(&s.MinInSync, o.MinInSync)
+	override(&s.OnNoQuorum, o.OnNoQuorum)
 	override(&s.Store, o.Store)
 	override(&s.Direct, o.Direct)
 	override(&s.Journal, o.Journal)

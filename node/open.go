@@ -96,6 +96,7 @@ func (n *Node) options(name string) (o mirror.Options, err error) {
 		Peers: s.names(), Dialer: newDialer(s.Peers), Logger: n.log,
 		PendingLimit: s.PendingLimit, PeerTimeout: time.Duration(s.PeerTimeout), SyncInterval: time.Duration(s.SyncInterval),
 		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate, OnIOError: s.OnIOError,
+		MinInSync: s.MinInSync, OnNoQuorum: s.OnNoQuorum,
 	}, nil
 }
 
