@@ -241,6 +241,9 @@ func (l *link) cutOff() {
 	_ = v.commitSuper(func(sb *Superblock) { // fault has told everybody of an error
 		v.mu.Lock()
 		over := v.role == Primary || l.peer.link != nil && l.peer.link.ready
+		for _, p := range v.peers { // its Primary is there: it lost another Secondary
+			over = over || p.link != nil && p.link.ready && p.link.theirs.Role == Primary
+		}
 		v.mu.Unlock()
 		if !over && sb.Disk == UpToDate {
 			sb.Disk = Consistent

@@ -264,3 +264,18 @@ func TestTrace11j(t *testing.T) {
 	b.kill()
 	r.eventually("a and c meet", func() bool { return a.peer("c").Verdict == InSync.String() && c.peer("a").Verdict == InSync.String() })
 }
+
+// TestLosingASecondary: a member that follows its Primary is not cut off when it
+// loses sight of another Secondary.
+func TestLosingASecondary(t *testing.T) {
+	r, a, b, c, w := trio(t, nil)
+	b.isolate()
+	r.eventually("b is gone", func() bool {
+		return len(a.recorded()) == 2 && len(c.recorded()) == 2 && c.peer("b").Connection != Connected
+	})
+	w.write(0, fill(1, rigBlock))
+	w.flush()
+	b.heal()
+	r.members()
+	r.inSync("a", "b", "c")
+}
