@@ -34,19 +34,23 @@ func (v *Volume) wantSync(lsn LSN) {
 	}
 }
 
-// voters calls f with the peers that are waited for, and for each the LSN up to
-// which it need not be asked. v.mu is held.
-func (v *Volume) voters(f func(p *peer, floor LSN)) {
+// voters calls f with the peers that are waited for, and how far each has what is
+// sequenced, and durably. v.mu is held.
+func (v *Volume) voters(f func(p *peer, received, durable LSN)) {
 	for _, m := range v.super.Set {
-		if p := v.peers[m.Node]; p != nil {
-			f(p, 0)
+		switch p := v.peers[m.Node]; {
+		case p == nil:
+		case p.stranger(m):
+			f(p, 0, 0) // its acknowledgements are not the member's
+		default:
+			f(p, p.received, p.durable)
 		}
 	}
 	for _, p := range v.leaving {
-		f(p, 0)
+		f(p, p.received, p.durable)
 	}
-	if v.joiner != nil {
-		f(v.joiner, v.joinLSN-1)
+	if p := v.joiner; p != nil { // what is before its generation it need not be asked for
+		f(p, max(p.received, v.joinLSN-1), max(p.durable, v.joinLSN-1))
 	}
 }
 
@@ -64,17 +68,18 @@ func (v *Volume) advance() {
 	if v.detached != nil {
 		received, durable = v.end, v.end // the members' word alone counts
 	}
-	v.voters(func(p *peer, floor LSN) {
-		received = min(received, max(p.received, floor))
-		durable = min(durable, max(p.durable, floor))
+	v.voters(func(_ *peer, has, hasDurably LSN) {
+		received, durable = min(received, has), min(durable, hasDurably)
 	})
 	if !v.led {
 		if durable < v.generation {
 			return
 		}
 		v.led, v.serving = true, !v.closing && !v.demoting
+		v.judgeQuorum()
 		v.broadcast()
 	}
+	received = min(received, v.quorumLimit())
 	if c := v.queue.wholeTo(received); c > v.committed {
 		v.commitTo(c)
 	}
@@ -99,7 +104,7 @@ func (v *Volume) commitTo(c LSN) {
 	if v.detached == nil {
 		v.pending.enter(v.queue, from, c)
 	}
-	v.committed = c
+	v.committed, v.crcAt, v.commitCRC = c, c, v.queue.at(c).rec.CRC
 	for l := from; l <= c; l++ {
 		e := v.queue.at(l)
 		req := e.req

@@ -43,9 +43,10 @@ func (v *Volume) diskless() bool { return v.readFrom.Load() == fromPeers }
 func (v *Volume) abandoned() bool { return v.readFrom.Load() >= fromPeers }
 
 // mayDetach reports whether a member is left to go on through, connected or
-// about to be. v.mu is held.
+// about to be, and as many as min-in-sync asks for. v.mu is held.
 func (v *Volume) mayDetach() bool {
-	return v.opts.OnIOError == Detach && v.role == Primary && v.led && v.memberLeft(nil)
+	return v.opts.OnIOError == Detach && v.role == Primary && v.led && v.memberLeft(nil) &&
+		v.enough(setWithout(v.super.Set, v.opts.Node))
 }
 
 // memberLeft reports whether there is a member other than this replica that is
@@ -108,7 +109,8 @@ func (v *Volume) detach() {
 	v.advance()
 }
 
-// mayDisconnect refuses to cut a diskless Primary off from its last member.
+// mayDisconnect refuses to cut a diskless Primary off from its last member, and
+// any from one that its in-sync set cannot do without.
 func (v *Volume) mayDisconnect(node string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -117,6 +119,9 @@ func (v *Volume) mayDisconnect(node string) error {
 		if node == "" || node == name {
 			gone = append(gone, p)
 		}
+	}
+	if v.role == Primary && v.failure == nil && v.detached == nil && !v.mayLeave(gone...) {
+		return fmt.Errorf("volume %q is Primary on node %q and needs %d replicas in sync: without this one its writes would be held back; demote it first, or lower min-in-sync", v.opts.Volume, v.opts.Node, v.opts.MinInSync)
 	}
 	if v.detached == nil || v.failure != nil || v.memberLeft(gone) {
 		return nil

@@ -20,13 +20,13 @@
 // visible, stable) → applier.go (to the backing store) → retention.go (out of
 // the journal). On the other side: follow.go → journal → queue → applier.
 // Peers meet in peer.go, link.go, handshake.go and compare.go; the in-sync set
-// changes in membership.go and promote.go; a replica that cannot be caught up
-// from the journal goes through resync_source.go and resync_target.go, and can be
-// taken back (rollback.go) by what undo.go keeps. When the replica's own disk fails:
-// fault.go, and detach.go with remote.go. One that lost its journal is repaired
-// (repair.go), for intent.go marked what that leaves in doubt. A replica that is
-// not Primary is read through image.go. Of two that were written to apart split.go
-// tells.
+// changes in membership.go and promote.go, and may be too small for clients
+// (quorum.go); a replica that cannot be caught up from the journal goes through
+// resync_source.go and resync_target.go, and can be taken back (rollback.go) by
+// what undo.go keeps. When the replica's own disk fails: fault.go, and detach.go
+// with remote.go. One that lost its journal is repaired (repair.go), for intent.go
+// marked what that leaves in doubt. A replica that is not Primary is read through
+// image.go. Of two that were written to apart split.go tells.
 //
 // # Invariants
 //

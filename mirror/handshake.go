@@ -32,7 +32,7 @@ func (l *link) meet() error {
 		v.mu.Unlock()
 		return errAgain
 	}
-	l.met = true
+	l.met, p.incarnation = true, l.theirs.Incarnation
 	p.problem = ""
 	settled := p.split != nil && l.verdict.Verdict != SplitBrain
 	v.broadcast()
@@ -55,8 +55,10 @@ func (l *link) judge() error {
 			return &refusal{CodeUnrelated, "protocol or write cache differ between the two replicas"}
 		}
 	}
-	switch c.Verdict {
-	case Unrelated, Damaged, NoSource:
+	leads := mine.Role == Primary || l.theirs.Role == Primary
+	// Two Secondaries of which neither completes the other wait for a third that
+	// completes both (11i).
+	if c.Verdict == Unrelated || c.Verdict == Damaged || c.Verdict == NoSource && leads {
 		return &refusal{CodeUnrelated, c.Reason}
 	}
 	if c.Verdict == SplitBrain {
@@ -65,6 +67,9 @@ func (l *link) judge() error {
 		}
 	}
 	if err := l.heedExclusion(); err != nil {
+		return err
+	}
+	if err := l.heedGrowth(); err != nil {
 		return err
 	}
 	switch {
@@ -110,6 +115,29 @@ func (l *link) heedExclusion() error {
 		return errors.Join(err, errAgain)
 	}
 	return nil
+}
+
+// heedGrowth: a member that hears of a set which is no older than its own and
+// holds more members, itself among them, was not told when they joined. It records
+// that set: none of them is excluded by its own superblock any more (11g).
+func (l *link) heedGrowth() error {
+	mine, theirs := &l.mine.Description, &l.theirs
+	parted := l.verdict.Verdict != InSync && l.verdict.Verdict != PeerBehind && l.verdict.Verdict != WeAreBehind
+	if mine.Role == Primary || theirs.Excluded || parted || !setHasNode(theirs.Set, theirs.Node) {
+		return nil
+	}
+	self := Member{Node: mine.Node, Incarnation: mine.Incarnation}
+	grown := func(set []Member, version uint64) bool {
+		return theirs.SetVersion >= version && len(theirs.Set) > len(set) && setHas(set, self) && subset(set, theirs.Set)
+	}
+	if mine.Excluded || !grown(mine.Set, mine.SetVersion) {
+		return nil
+	}
+	return l.v.commitSuper(func(sb *Superblock) {
+		if !sb.Excluded && grown(sb.Set, sb.SetVersion) {
+			sb.Set, sb.SetVersion = theirs.Set, theirs.SetVersion
+		}
+	})
 }
 
 // exclude: the set is in force, and this replica may not lead by itself.
@@ -203,6 +231,9 @@ func (l *link) lead() error {
 	l.ready = true
 	l.epoch = proceed.Epoch
 	v.advance()
+	if v.suspended {
+		v.judgeQuorum()
+	}
 	v.broadcast()
 	v.mu.Unlock()
 	if l.loser != Neither {
@@ -220,8 +251,10 @@ func (l *link) checkStanding() error {
 	sb := &v.super
 	member := Member{Node: p.node, Incarnation: l.theirs.Incarnation}
 	switch {
-	case setHasNode(sb.Set, p.node) && !setHas(sb.Set, member):
-		// It lost its memory: its old self is removed first (2c).
+	case setHasNode(sb.Set, p.node) && !setHas(sb.Set, member) && v.mayLeave(p):
+		// It lost its memory: its old self is removed first (2c). If the set cannot
+		// do without, that holds everything back, and is replaced when the new one
+		// joins (11f).
 		p.removeAt = time.Now()
 		kick(v.watchKick)
 		return errAgain

@@ -246,7 +246,7 @@ func TestInvariant4OneOrder(t *testing.T) {
 	rng := seed(t)
 	r := newFakeRig(t, nil, "a", "b")
 	a, b, c := r.pair()
-	m := newRegisters(t)
+	m := newRegisters(t, true)
 	l := m.load(a, rng)
 	r.eventually("there are records", func() bool { return a.vol.Status().End > 300 })
 	l.end()

@@ -198,6 +198,7 @@ func (l *link) unregister(err error) (again bool) {
 	} else if err != nil {
 		again = true // we closed it ourselves, to open another
 	}
+	asked := !p.want // by an operator, or by an earlier refusal
 	switch {
 	case errors.As(err, &refuses):
 		p.want = false
@@ -210,6 +211,10 @@ func (l *link) unregister(err error) (again bool) {
 	if err != nil && !again {
 		p.noteLocked(err.Error())
 	}
+	p.refused = p.refused || !p.want && !asked && l.mine.Description.Role == Secondary && (!l.met || l.theirs.Role == Secondary)
+	if l.ready && l.theirs.Role == Primary {
+		v.meetAgain()
+	}
 	cutOff = l.met && !(isBye && bye.Code == CodeBusy) && v.role == Secondary && v.super.Disk == UpToDate
 	v.broadcast()
 	v.mu.Unlock()
@@ -221,6 +226,20 @@ func (l *link) unregister(err error) (again bool) {
 	return again
 }
 
+// meetAgain begins the handshakes with other Secondaries anew, once a Primary is
+// lost sight of: what was found out of them before it brought everybody up to date,
+// a refusal as well, says nothing any more (11h, 11j). v.mu is held.
+func (v *Volume) meetAgain() {
+	for _, p := range v.peers {
+		if p.refused {
+			p.wantAgain()
+		}
+		if p.link != nil && p.link.met && p.link.idles() {
+			p.closeLink(CodeBusy, "the Primary is gone: the handshake begins again")
+		}
+	}
+}
+
 // cutOff records that whether others went on is unknown from here (10a). What
 // came after the connection's end knows better: a promotion, or the next
 // connection once it is through the handshake.
@@ -229,6 +248,9 @@ func (l *link) cutOff() {
 	_ = v.commitSuper(func(sb *Superblock) { // fault has told everybody of an error
 		v.mu.Lock()
 		over := v.role == Primary || l.peer.link != nil && l.peer.link.ready
+		for _, p := range v.peers { // its Primary is there: it lost another Secondary
+			over = over || p.link != nil && p.link.ready && p.link.theirs.Role == Primary
+		}
 		v.mu.Unlock()
 		if !over && sb.Disk == UpToDate {
 			sb.Disk = Consistent

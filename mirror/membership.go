@@ -24,7 +24,7 @@ func (v *Volume) watchLoop() {
 
 // lost lists the voters that are gone for longer than they may be. v.mu is held.
 func (v *Volume) lost() (gone []*peer) {
-	v.voters(func(p *peer, _ LSN) {
+	v.voters(func(p *peer, _, _ LSN) {
 		if !p.counted() && time.Now().After(p.removeAt) {
 			gone = append(gone, p)
 		}
@@ -33,9 +33,22 @@ func (v *Volume) lost() (gone []*peer) {
 }
 
 // counted reports whether a voter's acknowledgements come in: it is connected
-// and through its handshake, as the very member that is recorded. v.mu is held.
+// and through its handshake, as the very member that is recorded, or on the way to
+// become one. v.mu is held.
 func (p *peer) counted() bool {
-	return p.link != nil && p.link.ready
+	v := p.v
+	if p.link == nil || !p.link.ready {
+		return false
+	}
+	i, recorded := setIndex(v.super.Set, p.node)
+	return p == v.joiner || !recorded || !p.stranger(v.super.Set[i])
+}
+
+// stranger reports whether p was met as another incarnation than the member that is
+// recorded: one that lost its memory while the set could not do without it (11f).
+// v.mu is held.
+func (p *peer) stranger(m Member) bool {
+	return p.incarnation != 0 && p.incarnation != m.Incarnation
 }
 
 // shrink removes the members that are lost: their sessions are closed already
@@ -47,7 +60,7 @@ func (p *peer) counted() bool {
 // acknowledged.
 func (v *Volume) shrink() {
 	v.mu.Lock()
-	due := v.role == Primary && v.failure == nil && len(v.lost()) > 0
+	due := v.role == Primary && v.failure == nil && (len(v.lost()) > 0 || v.suspended)
 	v.mu.Unlock()
 	if !due {
 		return
@@ -56,7 +69,20 @@ func (v *Volume) shrink() {
 	defer v.change.Unlock()
 	v.mu.Lock()
 	gone := v.lost()
-	if v.role != Primary || len(gone) == 0 || v.lastMemberLost(gone) {
+	if v.role != Primary || v.lastMemberLost(gone) {
+		v.mu.Unlock()
+		return
+	}
+	stays := !v.mayLeave(gone...)
+	if stays {
+		// The recorded set stays (11d); a joiner that was lost is waited for no more.
+		gone = nil
+		if j := v.joiner; j != nil && !j.counted() {
+			gone = []*peer{j}
+		}
+	}
+	v.judgeQuorum()
+	if len(gone) == 0 {
 		v.mu.Unlock()
 		return
 	}
@@ -71,7 +97,9 @@ func (v *Volume) shrink() {
 	}
 	lsn, err := v.begin(func(sb *Superblock) ([]Member, error) {
 		for _, p := range gone {
-			sb.Set = setWithout(sb.Set, p.node)
+			if !stays {
+				sb.Set = setWithout(sb.Set, p.node)
+			}
 		}
 		sb.SetVersion++
 		return sb.Set, nil
@@ -104,8 +132,8 @@ func (v *Volume) shrink() {
 // leaving, or that is lost as well: the next shrink removes it. v.mu is held.
 func (v *Volume) othersHave(lsn LSN) bool {
 	have := v.durable >= lsn || v.detached != nil
-	v.voters(func(p *peer, floor LSN) {
-		if v.leaving[p.node] == nil && max(p.durable, floor) < lsn && p.counted() {
+	v.voters(func(p *peer, _, durable LSN) {
+		if v.leaving[p.node] == nil && durable < lsn && p.counted() {
 			have = false
 		}
 	})
@@ -122,7 +150,7 @@ var errLinkLost = errors.New("the connection to the peer was lost")
 //  2. a generation record J that names it is appended, and from J on it is
 //     waited for as if it were a member;
 //  3. when it is durable through J and has recorded UpToDate, our superblock
-//     records the larger set, and then its own does.
+//     records the larger set, and then its own and the other members' do.
 //
 // Losing the peer before step 3 leaves it to shrink to begin a generation
 // without it.
@@ -132,7 +160,7 @@ func (v *Volume) join(l *link) error {
 	p := l.peer
 	v.mu.Lock()
 	switch {
-	case v.role != Primary || !v.led || v.failure != nil || v.demoting:
+	case v.role != Primary || !v.led || v.failure != nil || !v.mayGrow():
 		v.mu.Unlock()
 		return nil
 	case p.link != l:
@@ -175,7 +203,9 @@ func (v *Volume) join(l *link) error {
 	base := v.position(j)
 	l.source.confirm = true
 	kick(l.kick)
+	v.confirmSet()
 	v.advance()
+	v.judgeQuorum()
 	v.mu.Unlock()
 	v.log.Info("peer joined the in-sync set", "peer", p.node, "members", nodesOf(set), "generation", j)
 
@@ -192,6 +222,17 @@ func (v *Volume) join(l *link) error {
 	p.bitsThrough = max(p.bitsThrough, j)
 	v.mu.Unlock()
 	return nil
+}
+
+// confirmSet has the members told of a set that grew (11g). One that was not
+// greeted yet is told then. v.mu is held.
+func (v *Volume) confirmSet() {
+	for _, m := range v.super.Set {
+		if p := v.peers[m.Node]; p != nil && p.link != nil && p.link.source.greeted {
+			p.link.source.confirm = true
+			kick(p.link.kick)
+		}
+	}
 }
 
 // awaitJoiner waits until the joiner is durable through J and has said that it

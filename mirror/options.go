@@ -91,6 +91,12 @@ type Options struct {
 	// Split has a split-brain settled in which both sides wrote. Default: not by
 	// itself.
 	Split SplitPolicies
+	// MinInSync is how many in-sync replicas, this one included, a Primary needs
+	// to acknowledge a write. Default 1, at most one more than there are Peers. It
+	// should be the same on every node.
+	MinInSync int
+	// OnNoQuorum is what writes meet while there are fewer. Default SuspendIO.
+	OnNoQuorum QuorumPolicy
 	// BootID is what tells a restart of the process from one of the host.
 	// Default: the kernel's.
 	BootID string
@@ -109,6 +115,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.SyncInterval == 0 {
 		o.SyncInterval = time.Second
+	}
+	if o.MinInSync == 0 {
+		o.MinInSync = 1
 	}
 	if o.RetryInterval == 0 {
 		o.RetryInterval = 500 * time.Millisecond
@@ -158,6 +167,12 @@ func (o *Options) Validate() error {
 	}
 	if err := o.Split.validate(append([]string{o.Node}, o.Peers...)); err != nil {
 		bad("Split: %w", err)
+	}
+	if o.MinInSync < 1 || o.MinInSync > 1+len(o.Peers) {
+		bad("MinInSync is %d: with %d peers 1 to %d replicas can be in sync", o.MinInSync, len(o.Peers), 1+len(o.Peers))
+	}
+	if int(o.OnNoQuorum) >= len(quorumPolicyNames) {
+		bad("OnNoQuorum is %v", o.OnNoQuorum)
 	}
 	if o.SyncInterval < time.Millisecond {
 		bad("SyncInterval is %v, the least is 1ms", o.SyncInterval)

@@ -25,10 +25,12 @@ type peer struct {
 	wake chan struct{} // for dialLoop
 
 	// v.mu guards the rest.
-	want        bool  // connected, or to be
-	link        *link // nil without a connection
-	following   bool  // a connection is under way on which it, as Primary, changes what we hold
-	received    LSN   // acknowledged within this session
+	want        bool   // connected, or to be
+	refused     bool   // not wanted, by what two Secondaries found out of each other
+	following   bool   // a connection is under way on which it, as Primary, changes what we hold
+	link        *link  // nil without a connection
+	incarnation uint64 // of the replica that was met last
+	received    LSN    // acknowledged within this session
 	durable     LSN
 	claim       claim
 	bitsThrough LSN // the records up to here are in bits, or below its base
@@ -166,9 +168,14 @@ func RefuseConn(conn net.Conn, code Code, sentence string) {
 // after Disconnect or a refusal.
 func (v *Volume) Connect(node string) error {
 	return v.eachPeer(node, func(p *peer) {
-		p.want = true
-		kick(p.wake)
+		p.wantAgain()
 	})
+}
+
+// wantAgain has the peer connected again. v.mu is held.
+func (p *peer) wantAgain() {
+	p.want, p.refused = true, false
+	kick(p.wake)
 }
 
 // Disconnect ends the connection to a peer (all of them if node is "") until
@@ -179,7 +186,7 @@ func (v *Volume) Disconnect(node string) error {
 		return err
 	}
 	return v.eachPeer(node, func(p *peer) {
-		p.want, p.keep = false, nil
+		p.want, p.refused, p.keep = false, false, nil
 		p.closeLink(CodeDisconnected, fmt.Sprintf("disconnected by the operator of node %q", v.opts.Node))
 		p.removeAt = time.Now()
 		kick(v.watchKick)

@@ -261,6 +261,7 @@ func (v *Volume) becomePrimary(set []Member, forced bool) error {
 	suspect := v.super.Excluded || setHasNode(v.super.Set, v.opts.Node) && !setHas(v.super.Set, v.self())
 	epoch, version := v.super.Epoch, v.super.SetVersion
 	v.role, v.serving, v.led = Primary, false, false
+	v.unheld, v.suspended = 0, false
 	v.generation = notBegun // nothing is durable enough
 	v.term++
 	v.committed = v.applied
@@ -300,6 +301,8 @@ func (v *Volume) becomePrimary(set []Member, forced bool) error {
 	}
 	v.mu.Lock()
 	v.genNotes[v.super.History.At(lsn).ID] = genNote{began: time.Now(), forced: &forced}
+	v.unheld = lsn
+	v.advance()
 	v.mu.Unlock()
 	v.log.Info("promoted; serves once its generation is durable on every member", "generation", lsn, "members", nodesOf(set))
 	kick(v.syncKick)
@@ -428,7 +431,7 @@ func (v *Volume) stepDown() bool {
 	if v.stable < v.end {
 		return false
 	}
-	v.role, v.demoting, v.led = Secondary, false, false
+	v.role, v.demoting, v.led, v.suspended = Secondary, false, false, false
 	v.term++
 	for _, p := range v.peers {
 		p.closeLink(CodeBusy, "demoted")
@@ -450,9 +453,12 @@ func (v *Volume) waitingFor() string {
 	if v.noSpace {
 		return "the backing store is full"
 	}
+	if v.suspended {
+		return v.noQuorum()
+	}
 	var names []string
-	v.voters(func(p *peer, floor LSN) {
-		if max(p.durable, floor) < v.generation || p.link == nil && v.committed < v.end {
+	v.voters(func(p *peer, _, durable LSN) {
+		if durable < v.generation || p.link == nil && v.committed < v.end {
 			names = append(names, p.node)
 		}
 	})

@@ -3,8 +3,6 @@ package mirror
 import (
 	"context"
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"testing"
 
 	"github.com/lockstep-storage/lockstep/disk/fakedisk"
@@ -15,26 +13,13 @@ import (
 // meanwhile. No client ever sees an error, no write is lost, and the node that
 // failed is filled anew by the other (invariants 3, 6 and 9).
 func TestRandomDiskFaults(t *testing.T) {
-	rounds := 12
-	if underRace {
-		rounds = 4
-	}
-	if v := os.Getenv("LOCKSTEP_FAULT_ROUNDS"); v != "" {
-		var err error
-		if rounds, err = strconv.Atoi(v); err != nil {
-			t.Fatalf("LOCKSTEP_FAULT_ROUNDS=%q: %v", v, err)
-		}
-	}
-	rng := seed(t)
-	r := newFakeRig(t, slowToDrop, "a", "b")
-	r.meet()
-	x := &tossed{rig: r, rng: rng, m: newRegisters(t), p: r.node("a"), s: r.node("b")}
-	x.p.promote(false)
+	rounds := faultRounds(t, 12, 4)
+	x := toss(t, slowToDrop, 1)
 	for round := range rounds {
 		x.settle()
 		x.diskFault(round)
 		if t.Failed() {
-			t.Fatalf("round %d\n%s", round, r.describe())
+			t.Fatalf("round %d\n%s", round, x.describe())
 		}
 	}
 	x.settle()

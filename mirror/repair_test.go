@@ -154,7 +154,9 @@ func TestRepairBothLost(t *testing.T) {
 		n.repair(false)
 		n.start()
 	}
-	r.eventually("they refuse each other", func() bool { return a.peer("b").Connection == StandAlone && b.peer("a").Connection == StandAlone })
+	r.eventually("they find that neither is a source", func() bool {
+		return a.peer("b").Verdict == NoSource.String() && b.peer("a").Verdict == NoSource.String() && a.peer("b").Reason != "" && b.peer("a").Reason != ""
+	})
 	for _, n := range []*rigNode{a, b} {
 		var unsafe *UnsafePromotionError
 		if err := n.vol.Promote(t.Context(), PromoteOptions{Force: true}); !errors.As(err, &unsafe) || !unsafe.Hopeless {

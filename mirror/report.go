@@ -19,6 +19,7 @@ func (v *Volume) Status() Status {
 		Applied: v.applied, Checkpoint: v.checkpoint, PendingBytes: v.pendingBytes, InDoubt: v.intent.Count(),
 		Journal:  JournalStatus{First: v.journal.First(), Used: v.journal.Used(), Size: v.journal.Size()},
 		Sessions: len(v.sessions), Waiting: v.waitingFor(), Serving: v.serving, Image: v.image.status(),
+		MinInSync: v.opts.MinInSync, OnNoQuorum: v.opts.OnNoQuorum, Suspended: v.suspended,
 		Peers: []PeerStatus{},
 	}
 	if v.role == Secondary {

@@ -107,6 +107,11 @@ func (l *link) planResync() (*Proceed, error) {
 	v.seq.Lock()
 	v.mu.Lock()
 	from, crc, sb := v.end+1, v.chain, v.super
+	if v.crcAt == v.committed {
+		// A block shows no more than what is committed, and what is not may have to
+		// wait for this very peer (quorum.go): it comes on the stream.
+		from, crc = v.committed+1, v.commitCRC
+	}
 	v.mu.Unlock()
 	v.seq.Unlock()
 

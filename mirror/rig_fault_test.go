@@ -142,7 +142,7 @@ func newFakeRig(t testing.TB, opts func(*Options), names ...string) *rig {
 
 func (n *rigNode) createFake() {
 	n.fake = fakedisk.New(uint64(len(n.name)))
-	createFake(n.rig.t, n.fake, n.name, n.rig.size)
+	createFakeAs(n.rig.t, n.fake, n.made())
 }
 
 // createFake makes a replica with its store on a fake disk.
@@ -155,12 +155,17 @@ func createFake(t testing.TB, d *fakedisk.FS, node string, size int64) {
 // nil.
 func createFakeApart(t testing.TB, d *fakedisk.FS, journal disk.FS, node string, size int64) {
 	t.Helper()
+	createFakeAs(t, d, CreateOptions{Node: node, Volume: rigVolume, Size: size, JournalSize: 64 << 20, Journal: journal})
+}
+
+func createFakeAs(t testing.TB, d *fakedisk.FS, o CreateOptions) {
+	t.Helper()
 	f, err := d.Create(fakeData)
 	if err == nil {
-		err = errors.Join(f.Truncate(size), f.Datasync(), f.Close(), d.SyncDir())
+		err = errors.Join(f.Truncate(o.Size), f.Datasync(), f.Close(), d.SyncDir())
 	}
 	if err == nil {
-		err = Create(d, CreateOptions{Node: node, Volume: rigVolume, Size: size, JournalSize: 64 << 20, Journal: journal})
+		err = Create(d, o)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -196,6 +201,17 @@ func storeOf(t testing.TB, d *fakedisk.FS) []byte {
 // anybody, and leaves of its disk what keep says. Its memory is lost: it starts
 // again under another boot id.
 func (n *rigNode) powerLoss(keep fakedisk.Policy) {
+	n.interrupt(func(d *fakedisk.FS) *fakedisk.FS { return d.Crash(keep) })
+	n.boot += "+"
+}
+
+// sigkill ends the node's process in the middle of whatever it does: what it
+// wrote to its files is there, synced or not, and what it had only in its own
+// memory is lost.
+func (n *rigNode) sigkill() { n.interrupt((*fakedisk.FS).Kill) }
+
+// interrupt ends the node where it stands, with what left makes of its disk.
+func (n *rigNode) interrupt(left func(*fakedisk.FS) *fakedisk.FS) {
 	n.mu.Lock()
 	n.cut = true
 	n.mu.Unlock()
@@ -203,12 +219,16 @@ func (n *rigNode) powerLoss(keep fakedisk.Policy) {
 	for _, g := range out {
 		g.hold()
 	}
-	n.fake = n.fake.Crash(keep)
+	old := n.fake
+	n.fake = left(old)
+	old.OnOp(nil)
+	if n.held != nil {
+		n.held.letGo()
+	}
 	n.kill()
 	for _, g := range out {
 		g.drop()
 	}
-	n.boot += "+"
 	n.heal()
 }
 
@@ -231,19 +251,31 @@ func (r *rig) pair() (a, b *rigNode, c *client) {
 	return a, b, a.attach()
 }
 
+// meet waits until every two nodes have shaken hands.
 func (r *rig) meet() {
 	r.t.Helper()
-	a, b := r.node("a"), r.node("b")
-	r.eventually("they meet", func() bool { return a.peer("b").Verdict != "" && b.peer("a").Verdict != "" })
+	r.eventually("they meet", func() bool {
+		for _, n := range r.nodes {
+			for _, p := range n.vol.Status().Peers {
+				if p.Verdict == "" {
+					return false
+				}
+			}
+		}
+		return true
+	})
 }
 
-// members waits until both nodes have recorded each other.
+// members waits until all nodes have recorded each other.
 func (r *rig) members() {
 	r.t.Helper()
-	a, b := r.node("a"), r.node("b")
-	r.eventually("both are members", func() bool {
-		s, o := a.vol.Status(), b.vol.Status()
-		return len(s.InSync) == 2 && len(o.InSync) == 2 && s.Disk == UpToDate && o.Disk == UpToDate
+	r.eventually("all are members", func() bool {
+		for _, n := range r.nodes {
+			if s := n.vol.Status(); len(s.InSync) != len(r.nodes) || s.Disk != UpToDate {
+				return false
+			}
+		}
+		return true
 	})
 }
 
@@ -290,6 +322,7 @@ func (n *rigNode) stallAt(kind fakedisk.Op, pattern string, when func() bool) *s
 		}
 		return nil
 	})
+	n.held = s
 	n.rig.t.Cleanup(s.letGo)
 	return s
 }

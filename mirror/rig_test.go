@@ -28,7 +28,7 @@ type rig struct {
 	nodes map[string]*rigNode
 	opts  func(*Options)
 	fake  bool                // on fake disks (rig_fault_test.go)
-	size  int64               // of the volume
+	made  CreateOptions       // of every replica, but for its node's name
 	gates map[[2]string]*gate // by the nodes from and to
 }
 
@@ -40,6 +40,7 @@ type rigNode struct {
 	vol   *Volume
 	store Store
 	fake  *fakedisk.FS // nil on real files
+	held  *stall       // the newest stall of its disk
 	l     net.Listener
 
 	mu    sync.Mutex
@@ -75,7 +76,13 @@ func newRigOn(t testing.TB, fake bool, opts func(*Options), names ...string) *ri
 }
 
 func newRigOf(t testing.TB, size int64, fake bool, opts func(*Options), names ...string) *rig {
-	r := &rig{t: t, nodes: map[string]*rigNode{}, opts: opts, fake: fake, size: size, gates: map[[2]string]*gate{}}
+	return newRigMade(t, CreateOptions{Size: size}, fake, opts, names...)
+}
+
+// newRigMade makes replicas with what made says of the volume.
+func newRigMade(t testing.TB, made CreateOptions, fake bool, opts func(*Options), names ...string) *rig {
+	made.Volume, made.JournalSize = rigVolume, 64<<20
+	r := &rig{t: t, nodes: map[string]*rigNode{}, opts: opts, fake: fake, made: made, gates: map[[2]string]*gate{}}
 	for _, from := range names {
 		for _, to := range names {
 			r.gates[[2]string{from, to}] = &gate{}
@@ -104,6 +111,13 @@ func newRigOf(t testing.TB, size int64, fake bool, opts func(*Options), names ..
 
 func (r *rig) node(name string) *rigNode { return r.nodes[name] }
 
+// made is what the node's replica is created with.
+func (n *rigNode) made() CreateOptions {
+	o := n.rig.made
+	o.Node = n.name
+	return o
+}
+
 func (n *rigNode) create() {
 	t := n.rig.t
 	t.Helper()
@@ -115,11 +129,11 @@ func (n *rigNode) create() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = Create(fs, CreateOptions{Node: n.name, Volume: rigVolume, Size: n.rig.size, JournalSize: 64 << 20})
+	err = Create(fs, n.made())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := store.CreateFile(filepath.Join(n.dir, "data"), n.rig.size, store.FileOptions{}); err != nil {
+	if err := store.CreateFile(filepath.Join(n.dir, "data"), n.rig.made.Size, store.FileOptions{}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -243,7 +257,8 @@ func (n *rigNode) heal() {
 	n.cut = false
 }
 
-// kill ends the replica as SIGKILL would: nothing is flushed or said.
+// kill ends the replica without flushing or saying anything. What its goroutines
+// are in the middle of they finish: sigkill interrupts that, too.
 func (n *rigNode) kill() {
 	n.mu.Lock()
 	v := n.vol
@@ -252,7 +267,14 @@ func (n *rigNode) kill() {
 	if v == nil {
 		return
 	}
+	v.seq.Lock() // whoever orders a batch ends that; nothing is ordered afterwards
+	v.mu.Lock()
+	for s := range v.sessions {
+		s.closed.Store(true)
+	}
+	v.mu.Unlock()
 	v.stop()
+	v.seq.Unlock()
 	v.wg.Wait()
 	v.closeFiles()
 }
@@ -334,27 +356,38 @@ func (n *rigNode) peer(name string) PeerStatus {
 	return PeerStatus{}
 }
 
-// inSync waits until both nodes are members and everything is applied, and
+// inSync waits until the nodes are the members and everything is applied, and
 // compares the bytes of their stores.
-func (r *rig) inSync(primary, secondary string) {
+func (r *rig) inSync(primary string, others ...string) {
 	r.t.Helper()
-	a, b := r.node(primary), r.node(secondary)
-	r.eventually("both replicas have applied everything", func() bool {
-		s, o := a.vol.Status(), b.vol.Status()
-		return len(s.InSync) == 2 && len(o.InSync) == 2 && s.Applied == s.End && o.Applied == s.End && o.Disk == UpToDate
+	a := r.node(primary)
+	r.eventually("all replicas have applied everything", func() bool {
+		s := a.vol.Status()
+		if len(s.InSync) != 1+len(others) || s.Applied != s.End {
+			return false
+		}
+		for _, name := range others {
+			o := r.node(name).vol.Status()
+			if len(o.InSync) != len(s.InSync) || o.Applied != s.End || o.Disk != UpToDate {
+				return false
+			}
+		}
+		return true
 	})
-	x, y := make([]byte, rigSize), make([]byte, rigSize)
-	for _, c := range []struct {
-		s Store
-		p []byte
-	}{{a.store, x}, {b.store, y}} {
-		if _, err := c.s.ReadAt(c.p, 0); err != nil {
+	read := func(n *rigNode) []byte {
+		p := make([]byte, rigSize)
+		if _, err := n.store.ReadAt(p, 0); err != nil {
 			r.t.Fatal(err)
 		}
+		return p
 	}
-	for i := 0; i < rigSize; i += rigBlock {
-		if !bytes.Equal(x[i:i+rigBlock], y[i:i+rigBlock]) {
-			r.t.Fatalf("block %d differs between %s and %s", i/rigBlock, primary, secondary)
+	x := read(a)
+	for _, name := range others {
+		y := read(r.node(name))
+		for i := 0; i < rigSize; i += rigBlock {
+			if !bytes.Equal(x[i:i+rigBlock], y[i:i+rigBlock]) {
+				r.t.Fatalf("block %d differs between %s and %s", i/rigBlock, primary, name)
+			}
 		}
 	}
 }

@@ -122,7 +122,7 @@ func (v *Volume) admit(r *block.Request) {
 		if v.pendingBytes < v.opts.PendingLimit && v.queue.n < maxQueue && v.journalRoom(n) {
 			return true, nil
 		}
-		if v.failure != nil || !v.serving || v.closing || v.noSpace {
+		if v.failure != nil || !v.serving || v.closing || v.noSpace || v.refusesWrites() {
 			return true, nil // judge refuses what comes
 		}
 		kick(v.syncKick)
@@ -193,6 +193,8 @@ func (v *Volume) judge(r *block.Request) error {
 		return v.failure
 	case !v.serving || s.term != v.term:
 		return block.ErrNotServing
+	case v.refusesWrites() && (r.Op != block.OpFlush || v.stable < v.end):
+		return ErrNoQuorum
 	case r.Op == block.OpFlush:
 		return nil
 	case r.Off < 0 || r.Len <= 0 || r.Off > v.super.Size-r.Len:

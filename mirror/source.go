@@ -397,7 +397,7 @@ func (l *link) mayJoin() bool {
 		}
 		return false
 	}
-	return v.led && v.role == Primary && !v.demoting && v.joiner == nil && len(v.leaving) == 0 &&
+	return v.led && v.role == Primary && v.mayGrow() && v.joiner == nil && len(v.leaving) == 0 &&
 		(s.resync == nil || s.resync.done) &&
 		s.next+maxQueue/8 > v.end && s.inFlight < joinLag && l.peer.received+maxQueue/8 > v.end &&
 		!time.Now().Before(l.peer.joinAfter)

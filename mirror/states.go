@@ -15,6 +15,8 @@ var (
 	protocolNames = []string{"C", "B"}
 	policyNames   = []string{"detach", "pass-on"}
 	accuracyNames = []string{"exact", "blocks", "filled", "unknown"}
+
+	quorumPolicyNames = []string{"suspend-io", "io-error"}
 )
 
 // nameOf prints a value that has no name as its number.
@@ -122,4 +124,17 @@ func (a RangeAccuracy) MarshalText() ([]byte, error) {
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (a *RangeAccuracy) UnmarshalText(b []byte) error {
 	return unmarshalName("range accuracy", accuracyNames, a, b)
+}
+
+// String is the policy's name.
+func (p QuorumPolicy) String() string { return nameOf(quorumPolicyNames, p) }
+
+// MarshalText implements encoding.TextMarshaler.
+func (p QuorumPolicy) MarshalText() ([]byte, error) {
+	return marshalName("on-no-quorum policy", quorumPolicyNames, p)
+}
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (p *QuorumPolicy) UnmarshalText(b []byte) error {
+	return unmarshalName("on-no-quorum policy", quorumPolicyNames, p, b)
 }

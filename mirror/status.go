@@ -30,11 +30,16 @@ type Status struct {
 	PendingBytes int64         `json:"pendingBytes"` // payload in memory, not yet applied
 	InDoubt      int64         `json:"inDoubt"`      // bytes that a lost journal would leave in doubt
 	Journal      JournalStatus `json:"journal"`
+	MinInSync    int           `json:"minInSync"` // of this node's settings
+	OnNoQuorum   QuorumPolicy  `json:"onNoQuorum"`
 	Sessions     int           `json:"sessions"` // clients attached
 	Serving      bool          `json:"serving"`  // a Primary that answers clients
 	// Image is what is read of a Secondary, nil if nothing is.
 	Image *ImageStatus `json:"image,omitempty"`
 
+	// Suspended: a Primary with fewer than MinInSync replicas in sync acknowledges no
+	// write; OnNoQuorum says what becomes of it.
+	Suspended bool `json:"suspended"`
 	// Waiting says, for people, what writes wait for; "" when they do not wait.
 	Waiting string `json:"waiting,omitempty"`
 	// Undo is what a bitmap resync, of which this replica is the target, can be

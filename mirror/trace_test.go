@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/lockstep-storage/lockstep/disk/fakedisk"
 	"github.com/lockstep-storage/lockstep/journal"
@@ -227,10 +228,7 @@ func TestTrace9aOnVolumes(t *testing.T) {
 	})
 	t.Run("it is forced to lead again", func(t *testing.T) {
 		r, a, b := lose(t)
-		var unsafe *UnsafePromotionError
-		if err := a.vol.Promote(t.Context(), PromoteOptions{}); !errors.As(err, &unsafe) {
-			t.Fatalf("promoted although b has more: %v", err)
-		}
+		refused(t, a, "b")
 		a.promote(true)
 		r.splitBrain()
 		if s := a.peer("b").SplitBrain; s.Theirs != 5 {
@@ -371,11 +369,15 @@ func TestTrace10aOnVolumes(t *testing.T) {
 	refused(t, b, "a")
 }
 
-// refused fails unless n refuses an unforced promotion and names the peer.
+// refused fails unless n refuses an unforced promotion and names the peer. It waits
+// for a peer to connect as long as with the rig's own time limit, however long the
+// test's is.
 func refused(t *testing.T, n *rigNode, peer string) {
 	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second/4)
+	defer cancel()
 	var unsafe *UnsafePromotionError
-	if err := n.vol.Promote(t.Context(), PromoteOptions{}); !errors.As(err, &unsafe) || !strings.Contains(err.Error(), peer) {
+	if err := n.vol.Promote(ctx, PromoteOptions{}); !errors.As(err, &unsafe) || !strings.Contains(err.Error(), peer) {
 		t.Fatalf("unforced promotion of %s: %v", n.name, err)
 	}
 	if s := n.vol.Status(); s.Role != Secondary {

@@ -109,7 +109,11 @@ type state struct {
 	cuts         uint64 // truncations of the journal: what was learned before one says nothing after it
 	committed    LSN    // on a Secondary: what reads for a diskless Primary see (remote.go)
 	stable       LSN
-	generation   LSN // record of the newest generation, as Primary
+	commitCRC    uint32 // of the record at crcAt, the newest that this Primary committed
+	crcAt        LSN
+	generation   LSN  // record of the newest generation, as Primary
+	unheld       LSN  // what a Primary that was promoted with too few members may commit (quorum.go)
+	suspended    bool // too few members are in sync: no write is acknowledged
 	genNotes     map[ID]genNote
 
 	noted      LSN // stable LSN that the last batch noted

@@ -55,7 +55,11 @@ type CreateRequest struct {
 	ResyncUndo int64 `json:"resyncUndo,omitempty"`
 	// OnIOError is "detach", the default, or "pass-on".
 	OnIOError mirror.IOErrorPolicy `json:"onIOError,omitempty"`
-	Store     string               `json:"store,omitempty"` // absolute path
+	// MinInSync is how many in-sync replicas a write needs, 1 unless set, and
+	// OnNoQuorum is "suspend-io", the default, or "io-error".
+	MinInSync  int                 `json:"minInSync,omitempty"`
+	OnNoQuorum mirror.QuorumPolicy `json:"onNoQuorum,omitempty"`
+	Store      string              `json:"store,omitempty"` // absolute path
 	// Wipe lets Store be a block device that exists; all on it is erased.
 	Wipe bool `json:"wipe,omitempty"`
 	// Preallocate takes the store's space at once, until a trim gives it back.

@@ -64,6 +64,8 @@ type Overrides struct {
 	ResyncUndo    *int64
 	OnIOError     *mirror.IOErrorPolicy
 	Split         mirror.SplitPolicies // "" is the default; nothing is stored with the volume
+	MinInSync     *int
+	OnNoQuorum    *mirror.QuorumPolicy
 	Store         *string
 	Direct        *bool
 	Journal       *string
@@ -149,6 +151,8 @@ func (o Overrides) apply(s Settings, nodes map[string]string) Settings {
 	override(&s.ResyncRate, o.ResyncRate)
 	override(&s.ResyncUndo, o.ResyncUndo)
 	override(&s.OnIOError, o.OnIOError)
+	override(&s.MinInSync, o.MinInSync)
+	override(&s.OnNoQuorum, o.OnNoQuorum)
 	override(&s.Store, o.Store)
 	override(&s.Direct, o.Direct)
 	override(&s.Journal, o.Journal)

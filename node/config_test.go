@@ -48,6 +48,8 @@ volumes:
     after-sb-1pri: consensus
     after-sb-2pri: call-pri-lost-after-sb
     rr-conflict: disconnect
+    min-in-sync: 2
+    on-no-quorum: io-error
     store: /mnt/data
     direct: true
     journal: /fast/data
@@ -70,7 +72,7 @@ func TestConfigWhole(t *testing.T) {
 	stored := Settings{Format: 1, Peers: []Peer{{"old", "1.2.3.4:5"}}, ResyncRate: 77, PeerTimeout: Duration(time.Minute)}
 	s := c.Volumes["data"].apply(stored, c.Nodes)
 	want := Settings{Format: 1, Peers: []Peer{{"beta", "127.0.0.1:7791"}, {"gamma", "[::1]:7792"}}, PendingLimit: 64 << 20,
-		PeerTimeout: Duration(3 * time.Second), SyncInterval: Duration(500 * time.Millisecond), RetryInterval: Duration(time.Second), ResyncUndo: mirror.UndoOff, OnIOError: mirror.PassOn, Store: "/mnt/data", Direct: true, Journal: "/fast/data"}
+		PeerTimeout: Duration(3 * time.Second), SyncInterval: Duration(500 * time.Millisecond), RetryInterval: Duration(time.Second), ResyncUndo: mirror.UndoOff, OnIOError: mirror.PassOn, MinInSync: 2, OnNoQuorum: mirror.IOError, Store: "/mnt/data", Direct: true, Journal: "/fast/data"}
 	if fmt.Sprint(s) != fmt.Sprint(want) {
 		t.Errorf("overridden settings\n got %+v\nwant %+v", s, want)
 	}
@@ -124,6 +126,8 @@ func TestConfigErrors(t *testing.T) {
 		{"size too small", "volumes: {data: {pending-limit: 1MiB}}", "f:1: volumes.data.pending-limit is 1048576 bytes, the least is 4194304"},
 		{"duration", "volumes: {data: {peer-timeout: 3}}", `f:1: volumes.data.peer-timeout: "3" is no length of time`},
 		{"duration too short", "volumes: {data: {peer-timeout: 1ms}}", "volumes.data.peer-timeout is 1ms, the least is 200ms"},
+		{"too few in sync", "volumes: {data: {min-in-sync: 0}}", `f:1: volumes.data.min-in-sync: "0" is no count of replicas: 1 to 9`},
+		{"policy", "volumes: {data: {on-no-quorum: wait}}", `f:1: volumes.data.on-no-quorum: "wait" is no on-no-quorum policy`},
 		{"relative journal", "volumes: {data: {journal: x}}", `f:1: volumes.data.journal: "x" is no absolute path`},
 		{"relative store", "volumes: {data: {store: x}}", `f:1: volumes.data.store: "x" is no absolute path`},
 		{"log format", "log: {format: jason}", `f:1: "jason" is not one of text, json (did you mean "json"?)`},

@@ -150,6 +150,17 @@ func (p *configParser) oneVolume(name string, key, value *yaml.Node) {
 				return policy.UnmarshalText([]byte(s))
 			})(v)
 		},
+		"min-in-sync": p.parsed(at+".min-in-sync", func(s string) (err error) {
+			o.MinInSync, err = parseMinInSync(s)
+			return err
+		}),
+		"on-no-quorum": func(v *yaml.Node) {
+			var policy mirror.QuorumPolicy
+			p.parsed(at+".on-no-quorum", func(s string) error {
+				o.OnNoQuorum = &policy
+				return policy.UnmarshalText([]byte(s))
+			})(v)
+		},
 	}
 	for _, setting := range mirror.SplitSettings() {
 		of[setting] = p.parsed(at+"."+setting, func(s string) error { return o.Split.Set(setting, s) })
@@ -159,6 +170,15 @@ func (p *configParser) oneVolume(name string, key, value *yaml.Node) {
 		p.cfg.Volumes = map[string]Overrides{}
 	}
 	p.cfg.Volumes[name] = o
+}
+
+// parseMinInSync parses a count of replicas.
+func parseMinInSync(s string) (*int, error) {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 1 || n > maxPeers+1 {
+		return nil, fmt.Errorf("%q is no count of replicas: 1 to %d are wanted", s, maxPeers+1)
+	}
+	return &n, nil
 }
 
 // check judges what takes more than one value to judge.

@@ -68,8 +68,8 @@ func TestRestartFindsTheVolumes(t *testing.T) {
 			t.Errorf("volume %q was not closed", name)
 		}
 	}
-	seven, passOn := int64(7), mirror.PassOn
-	c.Volumes = map[string]Overrides{"data": {ResyncRate: &seven, OnIOError: &passOn}, "ghost": {}}
+	seven, passOn, two, ioError := int64(7), mirror.PassOn, 2, mirror.IOError
+	c.Volumes = map[string]Overrides{"data": {ResyncRate: &seven, OnIOError: &passOn, MinInSync: &two, OnNoQuorum: &ioError}, "ghost": {}}
 	_, f, cl = startFakes(t, c)
 	st, err := cl.Status(t.Context())
 	if err != nil || len(st.Volumes) != 3 {
@@ -79,7 +79,7 @@ func TestRestartFindsTheVolumes(t *testing.T) {
 		t.Error(p)
 	}
 	o := f.open["data"].o
-	if o.PendingLimit != 8<<20 || o.ResyncRate != 7 || o.OnIOError != mirror.PassOn || fmt.Sprint(o.Peers) != "[beta gamma]" {
+	if o.PendingLimit != 8<<20 || o.ResyncRate != 7 || o.OnIOError != mirror.PassOn || o.MinInSync != 2 || o.OnNoQuorum != mirror.IOError || fmt.Sprint(o.Peers) != "[beta gamma]" {
 		t.Errorf("%+v", o)
 	}
 	if got := fmt.Sprint(o.Dialer); got != "{map[beta:127.0.0.1:1 gamma:127.0.0.1:3]}" {

@@ -98,6 +98,7 @@ func (n *Node) options(name string) (o mirror.Options, err error) {
 		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate, ResyncUndo: s.ResyncUndo,
 		OnIOError: s.OnIOError,
 		Split:     n.cfg.Volumes[name].Split,
+		MinInSync: s.MinInSync, OnNoQuorum: s.OnNoQuorum,
 	}, nil
 }
 

@@ -35,6 +35,10 @@ type Settings struct {
 	ResyncUndo int64 `json:"resyncUndo,omitempty"`
 	// OnIOError is what this node does as Primary when its own disk fails.
 	OnIOError mirror.IOErrorPolicy `json:"onIOError,omitempty"`
+	// MinInSync is how many in-sync replicas a write needs; 0 is 1.
+	MinInSync int `json:"minInSync,omitempty"`
+	// OnNoQuorum is what writes meet while there are fewer.
+	OnNoQuorum mirror.QuorumPolicy `json:"onNoQuorum,omitempty"`
 	// Store is the path of the file or block device that holds the volume's
 	// bytes; "" is the file data beside the superblock.
 	Store string `json:"store,omitempty"`
@@ -87,6 +91,9 @@ func (s Settings) check(node string) error {
 				errs = append(errs, fmt.Errorf("peer %q: %w", p.Name, err))
 			}
 		}
+	}
+	if s.MinInSync < 0 || s.MinInSync > 1+len(s.Peers) {
+		errs = append(errs, fmt.Errorf("min-in-sync is %d: with %d peers 1 to %d replicas can be in sync", s.MinInSync, len(s.Peers), 1+len(s.Peers)))
 	}
 	for what, path := range map[string]string{"store": s.Store, "journal": s.Journal} {
 		if path != "" && !filepath.IsAbs(path) {

@@ -16,8 +16,8 @@ func TestFlagsStandAnywhere(t *testing.T) {
 		positional []string
 		want       string
 	}{
-		{"create", []string{"--size", "1GiB", "--peer", "beta=h:1", "--peer=gamma", "--no-write-cache", "--protocol", "B", "--on-io-error", "pass-on"}, []string{"data"},
-			`POST /v1/volumes {"name":"data","size":1073741824,"protocol":"B","noWriteCache":true,"peers":[{"name":"beta","address":"h:1"},{"name":"gamma"}],"onIOError":"pass-on"}`},
+		{"create", []string{"--size", "1GiB", "--peer", "beta=h:1", "--peer=gamma", "--no-write-cache", "--protocol", "B", "--on-io-error", "pass-on", "--min-in-sync", "2", "--on-no-quorum", "io-error"}, []string{"data"},
+			`POST /v1/volumes {"name":"data","size":1073741824,"protocol":"B","noWriteCache":true,"peers":[{"name":"beta","address":"h:1"},{"name":"gamma"}],"onIOError":"pass-on","minInSync":2,"onNoQuorum":"io-error"}`},
 		{"create", []string{"--size=10G", "--journal-size", "64MiB", "--store", "/x", "--wipe", "--json"}, []string{"data"},
 			`POST /v1/volumes {"name":"data","size":10737418240,"journalSize":67108864,"store":"/x","wipe":true}`},
 		{"create", []string{"--size=1G", "--journal", "/j", "--preallocate", "--direct"}, []string{"data"},
@@ -58,7 +58,7 @@ func TestNoWordIsIgnored(t *testing.T) {
 		"promote data --forec", "promote data more", "demote", "demote data --force", "delete", "delete data more --yes", "connect", "connect a b c",
 		"disconnect", "version more", "version --bogus", "serve more", "serve data --config x", "serve --config",
 		"create", "create data", "create data --size", "create data --size x", "create data --size 1GB", "create data more --size 1G",
-		"create data --size 1G --protocol X", "create data --size 1G --on-io-error panic", "create data --size 1G --journal-size x",
+		"create data --size 1G --protocol X", "create data --size 1G --on-io-error panic", "create data --size 1G --on-no-quorum x", "create data --size 1G --min-in-sync 0", "create data --size 1G --journal-size x",
 	} {
 		status, _, errOut := lockstep(strings.Fields(line)...)
 		if status != exitUsage || !strings.HasPrefix(errOut, "lockstep: ") || !strings.Contains(errOut, "--help`.") {

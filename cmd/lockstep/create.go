@@ -22,6 +22,7 @@ func createCommand() *cli.Command {
 			"  lockstep create data --size 10GiB\n" +
 			"  lockstep create data --size 10GiB --peer beta\n" +
 			"  lockstep create data --size 10GiB --peer beta=10.0.0.2:7790 --journal-size 1GiB\n" +
+			"  lockstep create data --size 10GiB --peer beta --min-in-sync 2\n" +
 			"  lockstep create data --size 10GiB --journal /fast/data-journal --store /big/data --preallocate\n" +
 			"  lockstep create data --size 10GiB --store /dev/sdb --wipe --direct",
 		Flags: asking(
@@ -31,6 +32,8 @@ func createCommand() *cli.Command {
 			&cli.StringFlag{Name: "protocol", Usage: "`PROTOCOL`: acknowledge a write when the peers have it in their journals (C), or have received it (B)", DefaultText: "C", Value: "C"},
 			&cli.BoolFlag{Name: "no-write-cache", Usage: "acknowledge a write only when it is durable on every replica", DisableDefaultText: true},
 			&cli.StringFlag{Name: "on-io-error", Usage: "`POLICY` when this node is Primary and its own disk fails: go on through the peers (detach), or give clients the error (pass-on)", DefaultText: "detach", Value: "detach"},
+			&cli.IntFlag{Name: "min-in-sync", Usage: "acknowledge a write only with `N` replicas in sync, this one included", DefaultText: "1"},
+			&cli.StringFlag{Name: "on-no-quorum", Usage: "`POLICY` for writes while there are fewer: let them wait (suspend-io), or give clients an error (io-error)", DefaultText: "suspend-io", Value: "suspend-io"},
 			&cli.StringFlag{Name: "store", Usage: "keep the volume's bytes in a new file at `PATH`, or on a block device (with --wipe)", DefaultText: "in the data directory"},
 			&cli.BoolFlag{Name: "preallocate", Usage: "take the store's space at once, so that it cannot run out (a trim gives it back)", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "direct", Usage: "keep the store's bytes out of this node's page cache (O_DIRECT)", DisableDefaultText: true},
@@ -83,6 +86,12 @@ func createRequest(c *cli.Context, name string) (node.CreateRequest, error) {
 	}
 	if err := r.OnIOError.UnmarshalText([]byte(c.String("on-io-error"))); err != nil {
 		return r, usage("create", "--on-io-error: %v", err)
+	}
+	if err := r.OnNoQuorum.UnmarshalText([]byte(c.String("on-no-quorum"))); err != nil {
+		return r, usage("create", "--on-no-quorum: %v", err)
+	}
+	if r.MinInSync = c.Int("min-in-sync"); c.IsSet("min-in-sync") && r.MinInSync < 1 {
+		return r, usage("create", "--min-in-sync: at least 1 is wanted")
 	}
 	for _, p := range c.StringSlice("peer") {
 		peer, addr, _ := strings.Cut(p, "=")

@@ -11,17 +11,20 @@ import (
 func (d *FS) CrashClone(keep Policy) *FS {
 	d.disk.mu.Lock()
 	defer d.disk.mu.Unlock()
+	return d.crashClone(keep)
+}
+
+func (d *FS) crashClone(keep Policy) *FS {
 	return newFS(d.disk.rng.Uint64(), d.dir.crash(keep), d.path)
 }
 
 // Crash is CrashClone, and the power of this disk stays off: its operations
-// answer ErrPowerLost.
+// answer ErrPowerLost, from the very moment that the clone shows.
 func (d *FS) Crash(keep Policy) *FS {
-	left := d.CrashClone(keep)
 	d.disk.mu.Lock()
 	defer d.disk.mu.Unlock()
 	d.disk.off = true
-	return left
+	return d.crashClone(keep)
 }
 
 // KillClone returns what a kill of the process at this moment would leave: all
@@ -29,6 +32,19 @@ func (d *FS) Crash(keep Policy) *FS {
 func (d *FS) KillClone() *FS {
 	d.disk.mu.Lock()
 	defer d.disk.mu.Unlock()
+	return d.killClone()
+}
+
+// Kill is KillClone, and the process is dead: whatever of it still runs gets
+// ErrPowerLost from this disk, from the very moment that the clone shows.
+func (d *FS) Kill() *FS {
+	d.disk.mu.Lock()
+	defer d.disk.mu.Unlock()
+	d.disk.off = true
+	return d.killClone()
+}
+
+func (d *FS) killClone() *FS {
 	left := newFS(d.disk.rng.Uint64(), d.dir.clone(map[*inode]*inode{}), d.path)
 	left.disk.number = d.disk.number
 	return left

@@ -7,11 +7,11 @@
 //
 // # Fault model
 //
-//   - Power loss ([FS.CrashClone]): what was synced is there; of what was not, a
+//   - Power loss ([FS.Crash], [FS.CrashClone]): what was synced is there; of what was not, a
 //     [Policy] chooses sector by sector (512 bytes) and name by name. A write
 //     may be torn, and a later one be there without an earlier one.
-//   - Kill of the process ([FS.KillClone]): everything written is there, and is
-//     as durable as it was.
+//   - Kill of the process ([FS.Kill], [FS.KillClone]): everything written is
+//     there, and is as durable as it was.
 //   - Failure of any one operation ([FS.Fail], [FS.OnOp]), with any error. A
 //     failed write may have written some of its sectors.
 //   - A failed Datasync leaves every page that it was to sync in one of three

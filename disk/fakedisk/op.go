@@ -43,7 +43,7 @@ func (o Op) Changes() bool {
 	return o != OpOpen && o != OpList && o != OpLock && o != OpRead && o != OpSize && o != OpReserve
 }
 
-// ErrPowerLost is what every operation answers after [FS.Crash].
+// ErrPowerLost is what every operation answers after [FS.Crash] or [FS.Kill].
 var ErrPowerLost = errors.New("fakedisk: the power is off")
 
 // fault is an error due at an operation to come.

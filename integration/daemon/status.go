@@ -22,6 +22,7 @@ type Status struct {
 	Checkpoint uint64 `json:"checkpoint"`
 	Generation string `json:"generation"`
 	InDoubt    int64  `json:"inDoubt"`
+	Suspended  bool   `json:"suspended"`
 	Waiting    string `json:"waiting"`
 	Failure    string `json:"failure"`
 	Peers      []Peer `json:"peers"`
