@@ -83,13 +83,9 @@ func (v *Volume) applyRound() bool {
 	v.pending.leave(a.ranges, upTo)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for l := v.queue.first; l <= upTo; l++ {
-		if e := v.queue.at(l); e.rec.Buf != nil {
-			v.pendingBytes -= int64(len(e.rec.Payload))
-			a.bytes += int64(len(e.rec.Payload))
-		}
-	}
+	before := v.queue.held + v.queue.evicted
 	v.queue.popTo(upTo)
+	a.bytes += before - v.queue.held - v.queue.evicted
 	if v.noSpace {
 		v.noSpace = false
 		v.log.Info("the backing store has space again")

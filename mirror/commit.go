@@ -82,7 +82,7 @@ func (v *Volume) advance() {
 		v.stable = s
 		v.completeFlushes()
 		v.kickSenders()
-		if v.unsynced > 0 && v.pendingBytes > v.opts.PendingLimit/4 {
+		if v.unsynced > 0 && v.queue.held > v.opts.PendingLimit/4 {
 			kick(v.syncKick)
 		}
 		if v.detached != nil {

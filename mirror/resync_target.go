@@ -74,7 +74,6 @@ func (l *link) beginResync(m *Proceed) error {
 	v.cuts++
 	v.pending.reset()
 	v.queue.reset(m.From)
-	v.pendingBytes = 0
 	v.end, v.appended, v.durable, v.applied, v.checkpoint, v.committed = at, at, at, at, at, at
 	v.stable, v.noted, v.stableNote, v.trimmed = at, at, at, 0
 	v.chain = m.PrevCRC

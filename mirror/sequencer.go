@@ -119,7 +119,7 @@ func (v *Volume) admit(r *block.Request) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	_ = v.await(v.ctx, func() (bool, error) {
-		if v.pendingBytes < v.opts.PendingLimit && v.queue.n < maxQueue && v.journalRoom(n) {
+		if v.queue.held < v.opts.PendingLimit && v.queue.n < maxQueue && v.journalRoom(n) {
 			return true, nil
 		}
 		if v.failure != nil || !v.serving || v.closing || v.noSpace {
@@ -280,17 +280,9 @@ func (v *Volume) enqueue(b *batch) {
 		v.end++
 		rec.LSN, rec.Generation = v.end, tag
 		v.chain = rec.Seal(v.chain)
-		v.push(rec, b.reqs[i])
+		v.queue.push(*rec, b.reqs[i], false)
 	}
 	v.kickSenders()
-}
-
-// push puts a sealed record into the queue. v.mu is held.
-func (v *Volume) push(rec *journal.Record, req *block.Request) {
-	e := v.queue.push(*rec, req, false)
-	if rec.Buf != nil {
-		v.pendingBytes += int64(len(e.rec.Payload))
-	}
 }
 
 // append writes a batch that is in the queue to the journal. v.seq is held.

@@ -61,7 +61,7 @@ func (v *Volume) syncRound(background bool) (again bool) {
 // pressed reports whether writers are near the limits that only applying
 // records moves. v.mu is held.
 func (v *Volume) pressed() bool {
-	return v.pendingBytes > v.opts.PendingLimit/4 || v.queue.n > maxQueue/4 || v.journal.Used() > v.journal.Size()/2
+	return v.queue.held > v.opts.PendingLimit/4 || v.queue.n > maxQueue/4 || v.journal.Used() > v.journal.Size()/2
 }
 
 // note writes an empty batch if the last one noted an older stable LSN: a

@@ -90,17 +90,16 @@ type state struct {
 	demoting  bool
 	noSpace   bool // the backing store refused a record for lack of space
 
-	queue        *queue
-	pendingBytes int64 // of payload in the queue's memory
-	unsynced     int64 // bytes appended since the last sync began
-	chain        uint32
-	end          LSN // newest record sequenced or received
-	appended     LSN // newest record in the journal, if not yet durably
-	durable      LSN
-	cuts         uint64 // truncations of the journal: what was learned before one says nothing after it
-	committed    LSN    // on a Secondary: what reads for a diskless Primary see (remote.go)
-	stable       LSN
-	generation   LSN // record of the newest generation, as Primary
+	queue      *queue
+	unsynced   int64 // bytes appended since the last sync began
+	chain      uint32
+	end        LSN // newest record sequenced or received
+	appended   LSN // newest record in the journal, if not yet durably
+	durable    LSN
+	cuts       uint64 // truncations of the journal: what was learned before one says nothing after it
+	committed  LSN    // on a Secondary: what reads for a diskless Primary see (remote.go)
+	stable     LSN
+	generation LSN // record of the newest generation, as Primary
 
 	noted      LSN // stable LSN that the last batch noted
 	stableNote LSN // noted, durably: what may be applied
