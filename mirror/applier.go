@@ -30,7 +30,7 @@ type applier struct {
 	newest  []extent        // their newest bytes, by offset
 	work    *extents        // finds them where ranges overlap; empty between two clusters
 	loaded  []*block.Buffer // payloads read back from the journal
-	vec     [][]byte
+	out     writeOut
 	bytes   int64 // applied since the last checkpoint
 }
 
@@ -143,7 +143,7 @@ func (v *Volume) applyCollected(a *applier) error {
 			a.ranges = append(a.ranges, x)
 		}
 	}
-	return v.writeOut(a, a.coalesce())
+	return a.out.write(a.coalesce())
 }
 
 // coalesce returns the newest bytes of a.ranges as extents that do not overlap,
@@ -205,41 +205,6 @@ func (v *Volume) load(a *applier, e *entry) error {
 	return nil
 }
 
-// writeOut writes extents, which are in order, neighbours in one call.
-func (v *Volume) writeOut(a *applier, parts []extent) error {
-	var at, end int64 // of the run in a.vec
-	flush := func() error {
-		if len(a.vec) == 0 {
-			return nil
-		}
-		err := v.store.WritevAt(a.vec, at)
-		clear(a.vec)
-		a.vec = a.vec[:0]
-		if err != nil {
-			return fmt.Errorf("apply to the backing store at %d: %w", at, err)
-		}
-		return nil
-	}
-	for _, e := range parts {
-		if e.data == nil || e.off != end {
-			if err := flush(); err != nil {
-				return err
-			}
-			at = e.off
-		}
-		if e.data == nil {
-			if err := v.store.Zero(e.off, e.end-e.off, !e.keep); err != nil {
-				return fmt.Errorf("apply zeroes to the backing store at %d: %w", e.off, err)
-			}
-			end = -1 // what follows begins a run of its own
-			continue
-		}
-		a.vec = append(a.vec, e.data)
-		end = e.end
-	}
-	return flush()
-}
-
 func (a *applier) reset() {
 	for _, b := range a.loaded {
 		b.Unref()
@@ -248,7 +213,8 @@ func (a *applier) reset() {
 	clear(a.ranges)
 	clear(a.newest)
 	clear(a.loaded)
-	a.entries, a.ranges, a.newest, a.loaded, a.vec = a.entries[:0], a.ranges[:0], a.newest[:0], a.loaded[:0], a.vec[:0]
+	a.entries, a.ranges, a.newest, a.loaded = a.entries[:0], a.ranges[:0], a.newest[:0], a.loaded[:0]
+	a.out.reset()
 }
 
 // outOfSpace keeps what could not be applied where it is, in the journal and in

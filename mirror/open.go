@@ -47,7 +47,7 @@ func newVolume(o Options) *Volume {
 	}
 	v.ctx, v.stop = context.WithCancel(context.Background())
 	v.queue = newQueue(1) // until recover knows better
-	v.applier.work = newExtents()
+	v.applier.work, v.applier.out.store = newExtents(), o.Store
 	v.sessions = make(map[*session]struct{})
 	v.peers = make(map[string]*peer)
 	v.leaving = make(map[string]*peer)

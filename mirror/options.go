@@ -22,6 +22,9 @@ type Store interface {
 	WritevAt(bufs [][]byte, off int64) error
 	// Zero makes a range read as zeroes; with punch its space may be given back.
 	Zero(off, n int64, punch bool) error
+	// WriteBack begins to make what was written to a range durable, so that a
+	// later Sync has less to wait for; it may do nothing. Its failure is final.
+	WriteBack(off, n int64) error
 	// Sync makes every finished write durable. Its first failure is final.
 	Sync() error
 	Size() int64
