@@ -10,10 +10,11 @@ import (
 	"github.com/lockstep-storage/lockstep/journal"
 )
 
-// What one round of the applier takes at most.
+// What one round of the applier takes at most. Its writes go out in the order of
+// their offsets: the more there are, the less each costs.
 const (
-	applyBytes   = 8 << 20
-	applyRecords = 4096
+	applyBytes   = 16 << 20
+	applyRecords = 8192
 )
 
 // checkpointBytes is how much is applied between two syncs of the store.
@@ -35,20 +36,28 @@ type applier struct {
 }
 
 func (v *Volume) applyLoop() {
-	retry := time.NewTimer(time.Hour)
+	retry, rest := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	defer retry.Stop()
+	defer rest.Stop()
+	var asked LSN
 	for {
 		select {
 		case <-v.applyKick:
+		case <-rest.C:
+			asked = v.stillResting(asked)
 		case <-retry.C:
 		case <-v.ctx.Done():
 			return
 		}
-		for v.applyRound() {
+		for v.applyDue() && v.applyRound() {
 		}
 		v.mu.Lock()
 		if v.noSpace {
 			retry.Reset(retryNoSpace)
+		}
+		if v.resting && !v.restWatched {
+			v.restWatched = true
+			rest.Reset(applyRest)
 		}
 		v.mu.Unlock()
 	}
@@ -90,7 +99,7 @@ func (v *Volume) applyRound() bool {
 		v.noSpace = false
 		v.log.Info("the backing store has space again")
 	}
-	if a.bytes >= checkpointBytes || a.bytes >= v.segmentSize && v.journal.Used() > v.journal.Size()/2 {
+	if a.bytes >= min(checkpointBytes, v.journal.Size()/4) || a.bytes >= v.segmentSize && v.roomIsShort() || v.starved {
 		kick(v.checkpointKick)
 	}
 	v.broadcast()
@@ -113,13 +122,14 @@ func (v *Volume) collect(a *applier) (upTo LSN, ok bool) {
 		limit = min(v.applyCut, v.stableNote)
 	}
 	bytes, whole := int64(0), 0
+	most := min(applyBytes, v.opts.PendingLimit/4)
 	for l := v.queue.first; l <= limit; l++ {
 		e := v.queue.at(l)
 		a.entries = append(a.entries, *e)
 		bytes += e.rec.Length
 		if e.rec.Flags&journal.FlagLast != 0 || l == v.applyCut {
 			upTo, whole = l, len(a.entries)
-			if bytes >= applyBytes || whole >= applyRecords {
+			if bytes >= most || whole >= applyRecords {
 				break
 			}
 		}
@@ -131,13 +141,11 @@ func (v *Volume) collect(a *applier) (upTo LSN, ok bool) {
 
 // applyCollected writes the newest bytes of the round, in the order of offsets.
 func (v *Volume) applyCollected(a *applier) error {
+	if err := v.load(a); err != nil {
+		return err
+	}
 	for i := range a.entries {
 		e := &a.entries[i]
-		if e.evicted {
-			if err := v.load(a, e); err != nil {
-				return err
-			}
-		}
 		if x, ok := extentOf(e); ok {
 			x.keep = e.rec.Flags&journal.FlagNoHole != 0
 			a.ranges = append(a.ranges, x)
@@ -194,14 +202,43 @@ func (a *applier) settle(cluster []extent, end int64) {
 	a.work.clear()
 }
 
-// load reads an evicted payload back.
-func (v *Volume) load(a *applier, e *entry) error {
-	buf := block.Get(int(e.rec.Length))
-	a.loaded = append(a.loaded, buf)
-	if err := v.journal.ReadPayload(e.rec.LSN, 0, buf.Bytes()); err != nil {
-		return fmt.Errorf("read LSN %d back from the journal to apply it: %w", e.rec.LSN, err)
+// load reads the round's evicted payloads back, in their order.
+func (v *Volume) load(a *applier) (err error) {
+	var r *journal.Reader // at the next record
+	defer func() {
+		if r != nil {
+			r.Close()
+		}
+	}()
+	for i := range a.entries {
+		e := &a.entries[i]
+		if r == nil && !e.evicted {
+			continue
+		}
+		if r == nil {
+			if r, err = v.journal.NewReader(e.rec.LSN); err != nil {
+				return fmt.Errorf("read the journal from LSN %d to apply it: %w", e.rec.LSN, err)
+			}
+		}
+		next := r.NextHeader // it is in memory
+		if e.evicted {
+			next = r.Next
+		}
+		var rec journal.Record
+		ok, err := next(&rec)
+		if err == nil && (!ok || rec.LSN != e.rec.LSN) {
+			err = fmt.Errorf("the journal has LSN %d there: %w", rec.LSN, journal.ErrDamaged)
+		}
+		if err != nil {
+			return fmt.Errorf("read LSN %d back from the journal to apply it: %w", e.rec.LSN, err)
+		}
+		if rec.Buf != nil {
+			a.loaded = append(a.loaded, rec.Buf)
+		}
+		if e.evicted {
+			e.rec.Payload, e.evicted = rec.Payload, false
+		}
 	}
-	e.rec.Payload, e.evicted = buf.Bytes(), false
 	return nil
 }
 
@@ -240,7 +277,9 @@ func (v *Volume) checkpointLoop() {
 		case <-v.checkpointKick:
 		case <-tick.C:
 			ticks++
-			idle = ticks%intentTicks == 0
+			if idle = ticks%intentTicks == 0; idle {
+				v.applyAll()
+			}
 		case <-v.ctx.Done():
 			return
 		}

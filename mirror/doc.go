@@ -70,7 +70,8 @@
 //
 // # What is bounded
 //
-// Payload in memory by Options.PendingLimit (one request may pass it), records
+// Payload in memory by Options.PendingLimit (one request may pass it), and what a
+// round of the applier reads back by a quarter of that, records
 // between journal and store by maxQueue, what a peer owes by sendWindow and
 // resyncWindow, reads for a diskless Primary by maxReads a connection, the
 // journal by its size, a history by MaxGenerations. Whatever is at its limit slows the clients down.

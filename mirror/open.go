@@ -209,7 +209,7 @@ func (v *Volume) fillQueue() error {
 	for v.queue.next() <= v.end {
 		var rec journal.Record
 		next := r.Next
-		if v.queue.held >= v.opts.PendingLimit {
+		if v.queue.held >= v.opts.PendingLimit/2 {
 			next = r.NextHeader // its payload would be evicted at once
 		}
 		ok, err := next(&rec)
@@ -228,7 +228,7 @@ func (v *Volume) fillQueue() error {
 // pushEvictable puts a record into the queue and leaves its payload in the
 // journal if memory holds enough already. v.mu is held, or nobody else is here.
 func (v *Volume) pushEvictable(rec *journal.Record) {
-	evict := rec.Kind == journal.KindWrite && (rec.Buf == nil || v.queue.held >= v.opts.PendingLimit)
+	evict := rec.Kind == journal.KindWrite && (rec.Buf == nil || v.queue.held >= v.opts.PendingLimit/2)
 	if evict && rec.Buf != nil {
 		rec.Buf.Unref()
 		rec.Buf, rec.Payload = nil, nil

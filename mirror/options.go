@@ -72,7 +72,8 @@ type Options struct {
 	// Logger, nil for none.
 	Logger *slog.Logger
 
-	// PendingLimit is the most payload bytes that wait in memory to be applied;
+	// PendingLimit is the most payload bytes that wait in memory to be applied. What
+	// a sync was asked for leaves memory at half of it, and waits in the journal;
 	// above it writers wait. Default 64 MiB, at least 4 MiB.
 	PendingLimit int64
 	// PeerTimeout: a peer that is silent for so long, or owes an

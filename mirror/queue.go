@@ -94,6 +94,21 @@ func (q *queue) count(e *entry, sign int64) {
 	}
 }
 
+// evict leaves the payload of a write to the journal, which has it.
+func (q *queue) evict(lsn LSN) {
+	e := q.at(lsn)
+	if e == nil || !evictable(e) {
+		return
+	}
+	q.count(e, -1)
+	e.rec.Buf.Unref()
+	e.rec.Buf, e.rec.Payload, e.evicted = nil, nil, true
+	q.count(e, 1)
+}
+
+// evictable reports whether an entry is a write whose payload is in memory.
+func evictable(e *entry) bool { return e.rec.Kind == journal.KindWrite && e.rec.Buf != nil }
+
 func (q *queue) drop(lsn LSN) {
 	e := q.at(lsn)
 	q.count(e, -1)

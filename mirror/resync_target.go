@@ -75,7 +75,7 @@ func (l *link) beginResync(m *Proceed) error {
 	v.pending.reset()
 	v.queue.reset(m.From)
 	v.end, v.appended, v.durable, v.applied, v.checkpoint, v.committed = at, at, at, at, at, at
-	v.stable, v.noted, v.stableNote, v.trimmed = at, at, at, 0
+	v.stable, v.noted, v.stableNote, v.trimmed, v.applyWant = at, at, at, 0, 0
 	v.chain = m.PrevCRC
 	for _, p := range v.peers {
 		p.bitsThrough = at
@@ -107,7 +107,7 @@ func (l *link) markCut(common LSN) error {
 // it is common with the Primary.
 func (v *Volume) applyThrough(ctx context.Context, lsn LSN) error {
 	v.mu.Lock()
-	v.stable, v.applyCut = max(v.stable, lsn), lsn
+	v.stable, v.applyCut, v.applyWant = max(v.stable, lsn), lsn, lsn
 	v.mu.Unlock()
 	v.note()
 	if err := v.syncNow(); err != nil {

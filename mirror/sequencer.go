@@ -143,10 +143,14 @@ func (v *Volume) journalRoom(n int64) bool {
 	if v.detached != nil {
 		return true
 	}
-	perSegment := v.segmentSize - journal.MaxPayload - 64<<10
-	segments := (n+2*roundBytes)/perSegment + 3
-	v.starved = v.journal.Size()-v.journal.Used() < segments*v.segmentSize
+	v.starved = v.journal.Size()-v.journal.Used() < v.reserve(n)
 	return !v.starved
+}
+
+// reserve is the room that such a round takes, bytes.
+func (v *Volume) reserve(n int64) int64 {
+	perSegment := v.segmentSize - journal.MaxPayload - 64<<10
+	return ((n+2*roundBytes)/perSegment + 3) * v.segmentSize
 }
 
 // order turns requests into records, up to a round's limits, and returns those

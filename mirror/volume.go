@@ -109,6 +109,10 @@ type state struct {
 	trimmed    LSN  // limit of the last trim
 	starved    bool // somebody waits for room in the journal
 
+	resting     bool // the applier lets clients' flushes pass first
+	restWatched bool // and will look whether they are over
+	applyWant   LSN  // up to here it has to be applied all the same
+
 	syncWant LSN // somebody waits for this to be durable
 	flushes  []flushWait
 	sessions map[*session]struct{}
