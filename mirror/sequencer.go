@@ -3,6 +3,7 @@ package mirror
 import (
 	"fmt"
 	"hash/crc32"
+	"runtime"
 	"sync"
 
 	"github.com/lockstep-storage/lockstep/block"
@@ -73,6 +74,8 @@ func (s *session) Submit(reqs []*block.Request) {
 	if len(reqs) == 0 || !v.inbox.put(s, reqs) {
 		return
 	}
+	// Whom the last sync woke want to be in this round: they are about to submit.
+	runtime.Gosched()
 	lone := false
 	for r := v.inbox.take(); r != nil; r = v.inbox.take() {
 		for r != nil {
