@@ -1,6 +1,7 @@
 package journal
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"maps"
@@ -179,9 +180,15 @@ func (l *life) step(rng *rand.Rand) error {
 func (l *life) found(left *fakedisk.FS, _ bool) error {
 	var end LSN
 	for again := range 2 {
-		j, st, err := Open(left, tiny)
+		var shown []Record
+		o := tiny
+		o.Found = func(r *Record, _ Notes) { shown = append(shown, *r) }
+		j, st, err := Open(left, o)
 		if err != nil {
 			return fmt.Errorf("open: %w", err)
+		}
+		if err := wasShown(j, shown); err != nil {
+			return errors.Join(err, j.Close())
 		}
 		err = l.h.agrees(j, st)
 		if err != nil && l.h.maybe != nil {
@@ -201,6 +208,31 @@ func (l *life) found(left *fakedisk.FS, _ bool) error {
 		end = st.End
 		if err := errors.Join(err, j.Close()); err != nil {
 			return fmt.Errorf("journal of LSN %d to %d: %w", st.First, st.End, err)
+		}
+	}
+	return nil
+}
+
+// wasShown compares the records that Open showed with those that a reader finds.
+func wasShown(j *Journal, shown []Record) error {
+	if n := int(j.End() + 1 - j.First()); len(shown) != n {
+		return fmt.Errorf("Open showed %d records, the journal holds %d", len(shown), n)
+	}
+	r, err := j.NewReader(j.First())
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	for _, s := range shown {
+		var rec Record
+		if ok, err := r.NextHeader(&rec); !ok || err != nil {
+			return fmt.Errorf("read LSN %d: %v, %w", s.LSN, ok, err)
+		}
+		differ := s.LSN != rec.LSN || s.CRC != rec.CRC || s.Offset != rec.Offset || s.Length != rec.Length ||
+			s.Kind != rec.Kind || s.Flags != rec.Flags || s.Kind != KindWrite && !bytes.Equal(s.Payload, rec.Payload)
+		drop(&rec)
+		if differ {
+			return fmt.Errorf("Open showed LSN %d otherwise than it is", s.LSN)
 		}
 	}
 	return nil

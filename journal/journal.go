@@ -37,6 +37,10 @@ type Options struct {
 	// Accept, if not nil, judges the journal that Open found, before Open cuts or
 	// mends anything. Its error is Open's.
 	Accept func(State) error
+	// Found, if not nil, is shown each record that Open finds, in order, with what
+	// the batches before it noted; of a write without its payload. Accept, and an
+	// error of Open, may come later.
+	Found func(*Record, Notes)
 
 	// AnySize accepts a journal of less than the least size, of four segments
 	// or more, for tests: one that is soon full, and quick to look at. No record

@@ -1,12 +1,15 @@
 package journal
 
-import "fmt"
+import (
+	"bytes"
+	"fmt"
+)
 
 // scan reads every record of the chain. clean reports whether the next batch
 // can go where the last one ended.
 func (j *Journal) scan(v *Visitor) (st State, clean bool, err error) {
 	first := j.chain[0]
-	sc := &scanner{valid: j.opts.Valid, visit: v, next: first.first, crc: first.seed, lastEnd: first.first - 1}
+	sc := &scanner{valid: j.opts.Valid, visit: v, found: j.opts.Found, next: first.first, crc: first.seed, lastEnd: first.first - 1}
 	end := endClean
 	for i, s := range j.chain {
 		sc.begin(s, j.chain[i+1:])
@@ -26,6 +29,8 @@ func (j *Journal) scan(v *Visitor) (st State, clean bool, err error) {
 type scanner struct {
 	valid   func(LSN, uint64) bool
 	visit   *Visitor
+	found   func(*Record, Notes)
+	batch   []Record // those of a batch that is being read, for found
 	s       *segment
 	w       window
 	next    LSN // the record that is due
@@ -118,6 +123,8 @@ func (sc *scanner) records(h batchHeader) (end ending, why string, err error) {
 	next, crc, lastEnd := sc.next, sc.crc, sc.lastEnd
 	at, stop := s.tail+batchHeaderSize, s.tail+h.length
 	sc.visit.batch(s.tail, h)
+	clear(sc.batch)
+	sc.batch = sc.batch[:0]
 	for i := 0; i < h.count && (sc.limit == 0 || next < sc.limit); i++ {
 		var r Record
 		n, why, err := sc.record(&r, at, stop, crc)
@@ -132,6 +139,7 @@ func (sc *scanner) records(h batchHeader) (end ending, why string, err error) {
 			break
 		}
 		sc.visit.record(at, &r)
+		sc.keep(&r)
 		at += n
 		next, crc = next+1, r.CRC
 		if r.Flags&FlagLast != 0 {
@@ -142,7 +150,24 @@ func (sc *scanner) records(h batchHeader) (end ending, why string, err error) {
 		s.index(sc.next, s.tail)
 	}
 	sc.next, sc.crc, sc.lastEnd, s.end = next, crc, lastEnd, next-1
+	for i := range sc.batch {
+		sc.found(&sc.batch[i], sc.noted)
+	}
 	return end, "", nil
+}
+
+// keep remembers a record until its batch turns out to be whole: without its
+// payload, which the window may overwrite by then, if it is a write.
+func (sc *scanner) keep(r *Record) {
+	if sc.found == nil {
+		return
+	}
+	k := *r
+	k.Payload = nil
+	if r.Kind != KindWrite {
+		k.Payload = bytes.Clone(r.Payload)
+	}
+	sc.batch = append(sc.batch, k)
 }
 
 // record reads the record at at, of a batch that ends at stop. why says what is

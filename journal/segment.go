@@ -118,9 +118,14 @@ func createSegment(dir disk.FS, number int, h segmentHeader) (*segment, error) {
 	return nil, fmt.Errorf("create segment %s in %v: %w", name, dir, err)
 }
 
+// fillSize is how much of a new segment is written at once. The page cache keeps
+// what one write brought as one folio, whose every block is looked at when some of
+// it is written again: the larger, the more a small append costs.
+const fillSize = 256 << 10
+
 func fillSegment(dir disk.FS, s *segment) (*segment, error) {
 	err := func() error {
-		zero := make([]byte, min(s.size, 1<<20))
+		zero := make([]byte, min(s.size, fillSize))
 		for off := int64(0); off < s.size; off += int64(len(zero)) {
 			if _, err := s.f.WriteAt(zero[:min(int64(len(zero)), s.size-off)], off); err != nil {
 				return err

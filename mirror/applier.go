@@ -12,10 +12,11 @@ import (
 	"github.com/lockstep-storage/lockstep/snapshot"
 )
 
-// What one round of the applier takes at most.
+// What one round of the applier takes at most. Its writes go out in the order of
+// their offsets: the more there are, the less each costs.
 const (
-	applyBytes   = 8 << 20
-	applyRecords = 4096
+	applyBytes   = 16 << 20
+	applyRecords = 8192
 )
 
 // checkpointBytes is how much is applied between two syncs of the store.
@@ -32,26 +33,34 @@ type applier struct {
 	newest     []extent        // their newest bytes, by offset
 	work       *extents        // finds them where ranges overlap; empty between two clusters
 	loaded     []*block.Buffer // payloads read back from the journal
-	vec        [][]byte
+	out        writeOut
 	overwrites []snapshot.Range
 	bytes      int64 // applied since the last checkpoint
 }
 
 func (v *Volume) applyLoop() {
-	retry := time.NewTimer(time.Hour)
+	retry, rest := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
 	defer retry.Stop()
+	defer rest.Stop()
+	var asked LSN
 	for {
 		select {
 		case <-v.applyKick:
+		case <-rest.C:
+			asked = v.stillResting(asked)
 		case <-retry.C:
 		case <-v.ctx.Done():
 			return
 		}
-		for v.applyRound() {
+		for v.applyDue() && v.applyRound() {
 		}
 		v.mu.Lock()
 		if v.noSpace {
 			retry.Reset(retryNoSpace)
+		}
+		if v.resting && !v.restWatched {
+			v.restWatched = true
+			rest.Reset(applyRest)
 		}
 		v.mu.Unlock()
 	}
@@ -86,18 +95,14 @@ func (v *Volume) applyRound() bool {
 	v.pending.leave(a.ranges, upTo)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for l := v.queue.first; l <= upTo; l++ {
-		if e := v.queue.at(l); e.rec.Buf != nil {
-			v.pendingBytes -= int64(len(e.rec.Payload))
-			a.bytes += int64(len(e.rec.Payload))
-		}
-	}
+	before := v.queue.held + v.queue.evicted
 	v.queue.popTo(upTo)
+	a.bytes += before - v.queue.held - v.queue.evicted
 	if v.noSpace {
 		v.noSpace = false
 		v.log.Info("there is space again")
 	}
-	if a.bytes >= checkpointBytes || a.bytes >= v.segmentSize && v.journal.Used() > v.journal.Size()/2 {
+	if a.bytes >= min(checkpointBytes, v.journal.Size()/4) || a.bytes >= v.segmentSize && v.roomIsShort() || v.starved {
 		kick(v.checkpointKick)
 	}
 	v.broadcast()
@@ -124,13 +129,14 @@ func (v *Volume) collect(a *applier) (upTo LSN, ok bool) {
 		limit = min(v.applyCut, v.stableNote)
 	}
 	bytes, whole := int64(0), 0
+	most := min(applyBytes, v.opts.PendingLimit/4)
 	for l := v.queue.first; l <= limit; l++ {
 		e := v.queue.at(l)
 		a.entries = append(a.entries, *e)
 		bytes += e.rec.Length
 		if e.rec.Flags&journal.FlagLast != 0 || l == v.applyCut {
 			upTo, whole = l, len(a.entries)
-			if bytes >= applyBytes || whole >= applyRecords {
+			if bytes >= most || whole >= applyRecords {
 				break
 			}
 		}
@@ -142,13 +148,11 @@ func (v *Volume) collect(a *applier) (upTo LSN, ok bool) {
 
 // applyCollected writes the newest bytes of the round, in the order of offsets.
 func (v *Volume) applyCollected(a *applier) error {
+	if err := v.load(a); err != nil {
+		return err
+	}
 	for i := range a.entries {
 		e := &a.entries[i]
-		if e.evicted {
-			if err := v.load(a, e); err != nil {
-				return err
-			}
-		}
 		if x, ok := extentOf(e); ok {
 			x.keep = e.rec.Flags&journal.FlagNoHole != 0
 			a.ranges = append(a.ranges, x)
@@ -160,7 +164,7 @@ func (v *Volume) applyCollected(a *applier) error {
 			return err
 		}
 	}
-	return v.writeOut(a, parts)
+	return a.out.write(parts)
 }
 
 // rangesOf is what a round overwrites.
@@ -220,50 +224,44 @@ func (a *applier) settle(cluster []extent, end int64) {
 	a.work.clear()
 }
 
-// load reads an evicted payload back.
-func (v *Volume) load(a *applier, e *entry) error {
-	buf := block.Get(int(e.rec.Length))
-	a.loaded = append(a.loaded, buf)
-	if err := v.journal.ReadPayload(e.rec.LSN, 0, buf.Bytes()); err != nil {
-		return fmt.Errorf("read LSN %d back from the journal to apply it: %w", e.rec.LSN, err)
-	}
-	e.rec.Payload, e.evicted = buf.Bytes(), false
-	return nil
-}
-
-// writeOut writes extents, which are in order, neighbours in one call.
-func (v *Volume) writeOut(a *applier, parts []extent) error {
-	var at, end int64 // of the run in a.vec
-	flush := func() error {
-		if len(a.vec) == 0 {
-			return nil
+// load reads the round's evicted payloads back, in their order.
+func (v *Volume) load(a *applier) (err error) {
+	var r *journal.Reader // at the next record
+	defer func() {
+		if r != nil {
+			r.Close()
 		}
-		err := v.store.WritevAt(a.vec, at)
-		clear(a.vec)
-		a.vec = a.vec[:0]
-		if err != nil {
-			return fmt.Errorf("apply to the backing store at %d: %w", at, err)
-		}
-		return nil
-	}
-	for _, e := range parts {
-		if e.data == nil || e.off != end {
-			if err := flush(); err != nil {
-				return err
-			}
-			at = e.off
-		}
-		if e.data == nil {
-			if err := v.store.Zero(e.off, e.end-e.off, !e.keep); err != nil {
-				return fmt.Errorf("apply zeroes to the backing store at %d: %w", e.off, err)
-			}
-			end = -1 // what follows begins a run of its own
+	}()
+	for i := range a.entries {
+		e := &a.entries[i]
+		if r == nil && !e.evicted {
 			continue
 		}
-		a.vec = append(a.vec, e.data)
-		end = e.end
+		if r == nil {
+			if r, err = v.journal.NewReader(e.rec.LSN); err != nil {
+				return fmt.Errorf("read the journal from LSN %d to apply it: %w", e.rec.LSN, err)
+			}
+		}
+		next := r.NextHeader // it is in memory
+		if e.evicted {
+			next = r.Next
+		}
+		var rec journal.Record
+		ok, err := next(&rec)
+		if err == nil && (!ok || rec.LSN != e.rec.LSN) {
+			err = fmt.Errorf("the journal has LSN %d there: %w", rec.LSN, journal.ErrDamaged)
+		}
+		if err != nil {
+			return fmt.Errorf("read LSN %d back from the journal to apply it: %w", e.rec.LSN, err)
+		}
+		if rec.Buf != nil {
+			a.loaded = append(a.loaded, rec.Buf)
+		}
+		if e.evicted {
+			e.rec.Payload, e.evicted = rec.Payload, false
+		}
 	}
-	return flush()
+	return nil
 }
 
 func (a *applier) reset() {
@@ -274,7 +272,8 @@ func (a *applier) reset() {
 	clear(a.ranges)
 	clear(a.newest)
 	clear(a.loaded)
-	a.entries, a.ranges, a.newest, a.loaded, a.vec = a.entries[:0], a.ranges[:0], a.newest[:0], a.loaded[:0], a.vec[:0]
+	a.entries, a.ranges, a.newest, a.loaded = a.entries[:0], a.ranges[:0], a.newest[:0], a.loaded[:0]
+	a.out.reset()
 }
 
 // outOfSpace keeps what could not be applied where it is, in the journal and in
@@ -300,7 +299,9 @@ func (v *Volume) checkpointLoop() {
 		case <-v.checkpointKick:
 		case <-tick.C:
 			ticks++
-			idle = ticks%intentTicks == 0
+			if idle = ticks%intentTicks == 0; idle {
+				v.applyAll()
+			}
 		case <-v.ctx.Done():
 			return
 		}

@@ -26,7 +26,7 @@ func (v *Volume) wantSync(lsn LSN) {
 	if lsn <= v.syncWant {
 		return
 	}
-	v.syncWant = lsn
+	v.syncWant, v.resting = lsn, true
 	for _, p := range v.peers {
 		if p.link != nil {
 			kick(p.link.kick)
@@ -84,10 +84,11 @@ func (v *Volume) advance() {
 		v.commitTo(c)
 	}
 	if s := v.queue.wholeTo(min(durable, v.committed)); s > v.stable {
+		v.evict(v.stable+1, s)
 		v.stable = s
 		v.completeFlushes()
 		v.kickSenders()
-		if v.unsynced > 0 && v.pendingBytes > v.opts.PendingLimit/4 {
+		if v.unsynced > 0 && v.queue.held > v.opts.PendingLimit/4 {
 			kick(v.syncKick)
 		}
 		if v.detached != nil {
@@ -121,6 +122,21 @@ func (v *Volume) commitTo(c LSN) {
 	}
 	if v.waiters != nil {
 		v.broadcast()
+	}
+}
+
+// evict leaves the payloads of those records from … to, which become stable, that a
+// sync was asked for to the journal alone, if memory holds half of what it may: so
+// what is flushed is bounded by the journal, and what is not, by memory. The
+// applier takes none of them before they are noted as stable. v.mu is held.
+func (v *Volume) evict(from, to LSN) {
+	to = min(to, v.syncWant)
+	if v.detached != nil || v.queue.held <= v.opts.PendingLimit/2 {
+		return
+	}
+	v.pending.evict(v.queue, from, to)
+	for l := from; l <= to; l++ {
+		v.queue.evict(l)
 	}
 }
 

@@ -146,7 +146,7 @@ func (v *Volume) passOver(b *batch) {
 	b.reset()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.pendingBytes > v.opts.PendingLimit/4 || v.queue.n > maxQueue/4 {
+	if v.queue.held > v.opts.PendingLimit/4 || v.queue.n > maxQueue/4 {
 		v.wantSync(v.end) // the members' syncs alone empty the queue
 	}
 	v.advance()
@@ -157,11 +157,6 @@ func (v *Volume) passOver(b *batch) {
 func (v *Volume) dropStable() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	for l := v.queue.first; l <= v.stable; l++ {
-		if e := v.queue.at(l); e != nil && e.rec.Buf != nil {
-			v.pendingBytes -= int64(len(e.rec.Payload))
-		}
-	}
 	v.queue.popTo(v.stable)
 	v.broadcast()
 }

@@ -75,7 +75,8 @@
 //
 // # What is bounded
 //
-// Payload in memory by Options.PendingLimit (one request may pass it), records
+// Payload in memory by Options.PendingLimit (one request may pass it), and what a
+// round of the applier reads back by a quarter of that, records
 // between journal and store by maxQueue, what a peer owes by sendWindow and
 // resyncWindow, what the target of a resync holds by resyncSyncBytes, its undo on
 // disk by Options.ResyncUndo (32 bytes of memory for each range in it, and 8 MiB),

@@ -159,6 +159,22 @@ func (x *extents) remove(off, end int64, upTo LSN) {
 	x.carveChunks(off, end, upTo)
 }
 
+// evict makes what the record of lsn, a write, has in [off, end) one that is in the
+// journal only.
+func (x *extents) evict(off, end int64, lsn LSN) {
+	for k := off / chunkSize; k*chunkSize < end; k++ {
+		c := x.chunks[k]
+		if c == nil {
+			continue
+		}
+		for i := range c.list {
+			if e := &c.list[i]; e.lsn == lsn {
+				e.data, e.buf, e.journaled = nil, nil, true
+			}
+		}
+	}
+}
+
 func (x *extents) carveChunks(off, end int64, upTo LSN) {
 	if x.n == 0 {
 		return

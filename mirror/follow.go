@@ -434,7 +434,9 @@ func (l *link) syncRequest(body []byte) error {
 	}
 	v := l.v
 	v.mu.Lock()
-	v.syncWant = max(v.syncWant, min(m.LSN, v.end))
+	if lsn := min(m.LSN, v.end); lsn > v.syncWant {
+		v.syncWant, v.resting = lsn, true
+	}
 	v.mu.Unlock()
 	kick(v.syncKick)
 	return nil

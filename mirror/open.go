@@ -47,7 +47,7 @@ func newVolume(o Options) *Volume {
 	}
 	v.ctx, v.stop = context.WithCancel(context.Background())
 	v.queue = newQueue(1) // until recover knows better
-	v.applier.work = newExtents()
+	v.applier.work, v.applier.out.store = newExtents(), o.Store
 	v.sessions = make(map[*session]struct{})
 	v.peers = make(map[string]*peer)
 	v.leaving = make(map[string]*peer)
@@ -110,7 +110,8 @@ func (v *Volume) openJournal() error {
 	// Under a superblock that is not the newest, records of ours would be cut as
 	// outside the history (14d).
 	newest := func(st journal.State) error { return v.superFile.CheckNoted(st.Noted.SuperblockSeq) }
-	if v.journal, st, err = journal.Open(dir, journal.Options{Valid: v.super.History.Valid, Accept: newest}); err != nil {
+	o := journal.Options{Valid: v.super.History.Valid, Accept: newest, Found: v.found}
+	if v.journal, st, err = journal.Open(dir, o); err != nil {
 		return journalLost(fmt.Errorf("open the journal: %w", err))
 	}
 	v.segmentSize = v.journal.SegmentSize()
@@ -128,10 +129,37 @@ func (v *Volume) openJournal() error {
 	v.stable = min(max(st.Noted.Stable, st.First-1), st.End)
 	v.checkpoint = min(max(st.Noted.Checkpoint, st.First-1), v.stable)
 	v.noted, v.applied = v.stable, v.checkpoint
+	return v.takeFound()
+}
+
+// found puts a record that the journal's opening comes upon into the queue, its
+// payload in the journal only, and lets go of what turns out to be in the store.
+func (v *Volume) found(rec *journal.Record, noted journal.Notes) {
+	if v.queue.n == 0 {
+		v.queue.reset(rec.LSN)
+	}
+	v.queue.push(*rec, nil, rec.Kind == journal.KindWrite)
+	v.queue.popTo(min(noted.Checkpoint, rec.LSN-1))
+}
+
+// takeFound makes what was found the queue: the records applied+1 … end.
+func (v *Volume) takeFound() error {
+	v.queue.popTo(v.applied)
+	if v.queue.n == 0 {
+		v.queue.reset(v.applied + 1)
+	}
+	if v.queue.first != v.applied+1 || v.queue.next() != v.end+1 {
+		return fmt.Errorf("LSN %d to %d of the journal are to be applied, and LSN %d to %d were found: %w",
+			v.applied+1, v.end, v.queue.first, v.queue.next()-1, journal.ErrDamaged)
+	}
+	for l := v.queue.first; l <= v.end; l++ {
+		rec := &v.queue.at(l).rec
+		v.intent.Mark(rec.Offset, rec.Length) // it may have reached the disk without
+	}
 	return nil
 }
 
-// recover fills the queue from the journal. What is noted as stable the applier
+// recover makes the journal's end durable. What is noted as stable the applier
 // replays to the store beside whatever comes next, as on any Secondary; the rest
 // is pending: committed by a Primary or given up (replication.md 3).
 func (v *Volume) recover() error {
@@ -149,10 +177,6 @@ func (v *Volume) recover() error {
 		if err := v.finishRollback(); err != nil {
 			return fmt.Errorf("finish rolling the replica back: %w", err)
 		}
-	}
-	v.queue = newQueue(v.applied + 1)
-	if err := v.fillQueue(); err != nil {
-		return err
 	}
 	durable, err := v.journal.Sync()
 	if err != nil {
@@ -209,43 +233,15 @@ func (v *Volume) renewIncarnation() error {
 	})
 }
 
-func (v *Volume) fillQueue() error {
-	r, err := v.journal.NewReader(v.applied + 1)
-	if err != nil {
-		return fmt.Errorf("read the journal from LSN %d: %w", v.applied+1, err)
-	}
-	defer r.Close()
-	for v.queue.next() <= v.end {
-		var rec journal.Record
-		next := r.Next
-		if v.pendingBytes >= v.opts.PendingLimit {
-			next = r.NextHeader // its payload would be evicted at once
-		}
-		ok, err := next(&rec)
-		if err != nil {
-			return fmt.Errorf("read the journal at LSN %d: %w", v.queue.next(), err)
-		}
-		if !ok {
-			return fmt.Errorf("the journal ends before LSN %d: %w", v.end, journal.ErrDamaged)
-		}
-		v.intent.Mark(rec.Offset, rec.Length) // it may have reached the disk without
-		v.pushEvictable(&rec)
-	}
-	return nil
-}
-
 // pushEvictable puts a record into the queue and leaves its payload in the
 // journal if memory holds enough already. v.mu is held, or nobody else is here.
 func (v *Volume) pushEvictable(rec *journal.Record) {
-	evict := rec.Kind == journal.KindWrite && (rec.Buf == nil || v.pendingBytes >= v.opts.PendingLimit)
+	evict := rec.Kind == journal.KindWrite && (rec.Buf == nil || v.queue.held >= v.opts.PendingLimit/2)
 	if evict && rec.Buf != nil {
 		rec.Buf.Unref()
 		rec.Buf, rec.Payload = nil, nil
 	}
 	v.queue.push(*rec, nil, evict)
-	if rec.Buf != nil {
-		v.pendingBytes += int64(len(rec.Payload))
-	}
 }
 
 // openBitmaps opens each peer's out-of-sync bitmap. One that is missing or

@@ -22,6 +22,9 @@ type Store interface {
 	WritevAt(bufs [][]byte, off int64) error
 	// Zero makes a range read as zeroes; with punch its space may be given back.
 	Zero(off, n int64, punch bool) error
+	// WriteBack begins to make what was written to a range durable, so that a
+	// later Sync has less to wait for; it may do nothing. Its failure is final.
+	WriteBack(off, n int64) error
 	// Sync makes every finished write durable. Its first failure is final.
 	Sync() error
 	Size() int64
@@ -69,7 +72,8 @@ type Options struct {
 	// Logger, nil for none.
 	Logger *slog.Logger
 
-	// PendingLimit is the most payload bytes that wait in memory to be applied;
+	// PendingLimit is the most payload bytes that wait in memory to be applied. What
+	// a sync was asked for leaves memory at half of it, and waits in the journal;
 	// above it writers wait. Default 64 MiB, at least 4 MiB.
 	PendingLimit int64
 	// PeerTimeout: a peer that is silent for so long, or owes an

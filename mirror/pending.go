@@ -60,6 +60,18 @@ func (p *pending) leave(ranges []extent, upTo LSN) {
 	p.n.Store(int64(p.x.len()))
 }
 
+// evict has reads take the payloads of the records from … to of q from the
+// journal; whoever holds one by now keeps it.
+func (p *pending) evict(q *queue, from, to LSN) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for l := from; l <= to; l++ {
+		if e := q.at(l); e != nil && evictable(e) {
+			p.x.evict(e.rec.Offset, e.rec.Offset+e.rec.Length, l)
+		}
+	}
+}
+
 // reset forgets everything.
 func (p *pending) reset() {
 	p.mu.Lock()
@@ -112,11 +124,17 @@ func (o *overlay) release() {
 // it by now, so the read starts again.
 var errMoved = errors.New("record left the journal during a read")
 
-// copyTo lays the extents over p, which was read from the store at off.
+// errEvicted: a payload is in the journal only, where nobody looks.
+var errEvicted = errors.New("record is in the journal only")
+
+// copyTo lays the extents over p, which was read from the store at off. j may be
+// nil.
 func (o *overlay) copyTo(p []byte, off int64, j *journal.Journal) error {
 	for _, e := range o.parts {
 		dst := p[e.off-off : e.end-off]
 		switch {
+		case e.journaled && j == nil:
+			return errEvicted
 		case e.journaled:
 			if err := readBack(j, e, dst); err != nil {
 				return err

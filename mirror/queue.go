@@ -21,6 +21,8 @@ type queue struct {
 	ring  []entry // length a power of two
 	first LSN     // LSN of the front
 	n     int
+	// Payload bytes: held in memory, and evicted to the journal.
+	held, evicted int64
 }
 
 func newQueue(first LSN) *queue { return &queue{ring: make([]entry, 1024), first: first} }
@@ -47,6 +49,7 @@ func (q *queue) push(r journal.Record, req *block.Request, evicted bool) *entry 
 	q.n++
 	e := q.at(r.LSN)
 	*e = entry{rec: r, req: req, evicted: evicted}
+	q.count(e, 1)
 	return e
 }
 
@@ -81,8 +84,34 @@ func (q *queue) reset(next LSN) {
 	q.first = next
 }
 
+// count adds an entry's payload to the sums, or with sign -1 takes it away.
+func (q *queue) count(e *entry, sign int64) {
+	switch {
+	case e.evicted:
+		q.evicted += sign * e.rec.Length
+	case e.rec.Buf != nil:
+		q.held += sign * int64(len(e.rec.Payload))
+	}
+}
+
+// evict leaves the payload of a write to the journal, which has it.
+func (q *queue) evict(lsn LSN) {
+	e := q.at(lsn)
+	if e == nil || !evictable(e) {
+		return
+	}
+	q.count(e, -1)
+	e.rec.Buf.Unref()
+	e.rec.Buf, e.rec.Payload, e.evicted = nil, nil, true
+	q.count(e, 1)
+}
+
+// evictable reports whether an entry is a write whose payload is in memory.
+func evictable(e *entry) bool { return e.rec.Kind == journal.KindWrite && e.rec.Buf != nil }
+
 func (q *queue) drop(lsn LSN) {
 	e := q.at(lsn)
+	q.count(e, -1)
 	if e.rec.Buf != nil {
 		e.rec.Buf.Unref()
 	}

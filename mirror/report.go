@@ -16,7 +16,7 @@ func (v *Volume) Status() Status {
 		Role: v.role, Protocol: sb.Protocol, WriteCache: sb.WriteCache, AtomicWrite: atomicWrite,
 		Epoch: sb.Epoch, SetVersion: sb.SetVersion, InSync: slices.Clone(sb.Set), Incarnation: sb.Incarnation,
 		End: v.end, Committed: v.committed, Stable: v.stable, Durable: v.durable,
-		Applied: v.applied, Checkpoint: v.checkpoint, PendingBytes: v.pendingBytes, InDoubt: v.intent.Count(),
+		Applied: v.applied, Checkpoint: v.checkpoint, PendingBytes: v.queue.held, InDoubt: v.intent.Count(),
 		Journal:  JournalStatus{First: v.journal.First(), Used: v.journal.Used(), Size: v.journal.Size()},
 		Sessions: len(v.sessions), Waiting: v.waitingFor(), Serving: v.serving, Image: v.image.status(),
 		MinInSync: v.opts.MinInSync, OnNoQuorum: v.opts.OnNoQuorum, Suspended: v.suspended,

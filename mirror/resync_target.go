@@ -137,7 +137,7 @@ func (l *link) leaveImage(m *Proceed) (*ResyncMark, error) {
 // it is common with the Primary.
 func (v *Volume) applyThrough(ctx context.Context, lsn LSN) error {
 	v.mu.Lock()
-	v.stable, v.applyCut = max(v.stable, lsn), lsn
+	v.stable, v.applyCut, v.applyWant = max(v.stable, lsn), lsn, lsn
 	v.mu.Unlock()
 	v.note()
 	if err := v.syncNow(); err != nil {

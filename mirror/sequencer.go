@@ -3,6 +3,7 @@ package mirror
 import (
 	"fmt"
 	"hash/crc32"
+	"runtime"
 	"sync"
 
 	"github.com/lockstep-storage/lockstep/block"
@@ -73,6 +74,8 @@ func (s *session) Submit(reqs []*block.Request) {
 	if len(reqs) == 0 || !v.inbox.put(s, reqs) {
 		return
 	}
+	// Whom the last sync woke want to be in this round: they are about to submit.
+	runtime.Gosched()
 	lone := false
 	for r := v.inbox.take(); r != nil; r = v.inbox.take() {
 		for r != nil {
@@ -119,7 +122,7 @@ func (v *Volume) admit(r *block.Request) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	_ = v.await(v.ctx, func() (bool, error) {
-		if v.pendingBytes < v.opts.PendingLimit && v.queue.n < maxQueue && v.journalRoom(n) {
+		if v.queue.held < v.opts.PendingLimit && v.queue.n < maxQueue && v.journalRoom(n) {
 			return true, nil
 		}
 		if v.failure != nil || !v.serving || v.closing || v.noSpace || v.refusesWrites() {
@@ -143,10 +146,14 @@ func (v *Volume) journalRoom(n int64) bool {
 	if v.detached != nil {
 		return true
 	}
-	perSegment := v.segmentSize - journal.MaxPayload - 64<<10
-	segments := (n+2*roundBytes)/perSegment + 3
-	v.starved = v.journal.Size()-v.journal.Used() < segments*v.segmentSize
+	v.starved = v.journal.Size()-v.journal.Used() < v.reserve(n)
 	return !v.starved
+}
+
+// reserve is the room that such a round takes, bytes.
+func (v *Volume) reserve(n int64) int64 {
+	perSegment := v.segmentSize - journal.MaxPayload - 64<<10
+	return ((n+2*roundBytes)/perSegment + 3) * v.segmentSize
 }
 
 // order turns requests into records, up to a round's limits, and returns those
@@ -282,17 +289,9 @@ func (v *Volume) enqueue(b *batch) {
 		v.end++
 		rec.LSN, rec.Generation = v.end, tag
 		v.chain = rec.Seal(v.chain)
-		v.push(rec, b.reqs[i])
+		v.queue.push(*rec, b.reqs[i], false)
 	}
 	v.kickSenders()
-}
-
-// push puts a sealed record into the queue. v.mu is held.
-func (v *Volume) push(rec *journal.Record, req *block.Request) {
-	e := v.queue.push(*rec, req, false)
-	if rec.Buf != nil {
-		v.pendingBytes += int64(len(e.rec.Payload))
-	}
 }
 
 // append writes a batch that is in the queue to the journal. v.seq is held.

@@ -2,11 +2,11 @@ package mirror
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync/atomic"
 
 	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/journal"
 )
 
 // A session is one client connection's use of the volume.
@@ -79,7 +79,7 @@ func (v *Volume) revokeSessions(reason error) {
 // ReadAt implements block.Session.
 func (s *session) ReadAt(p []byte, off int64) error {
 	if !s.v.diskless() {
-		_, err := s.read(p, off, s.v.readStore)
+		_, err := s.read(p, off, s.v.readStore, s.v.journal)
 		if !s.v.diskless() { // by now
 			return err
 		}
@@ -92,7 +92,7 @@ func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
 	if s.v.diskless() {
 		return false, nil
 	}
-	done, err := s.read(p, off, s.v.tryReadStore)
+	done, err := s.read(p, off, s.v.tryReadStore, nil)
 	if s.v.diskless() { // by now
 		return false, nil
 	}
@@ -102,8 +102,9 @@ func (s *session) TryReadAt(p []byte, off int64) (bool, error) {
 // read fills p with committed bytes (invariant 3, a read returns committed data
 // only): what is pending lies over what the store has. The extents are taken
 // before the store is read, and a record leaves the index only after the store
-// has it, so no byte of a committed write is missed.
-func (s *session) read(p []byte, off int64, store func([]byte, int64) (bool, error)) (bool, error) {
+// has it, so no byte of a committed write is missed. Without j, which may wait for
+// a disk, it is not done if some of it is in the journal only.
+func (s *session) read(p []byte, off int64, store func([]byte, int64) (bool, error), j *journal.Journal) (bool, error) {
 	v := s.v
 	if err := s.check(off, int64(len(p))); err != nil {
 		return true, err
@@ -121,10 +122,13 @@ func (s *session) read(p []byte, off int64, store func([]byte, int64) (bool, err
 				return done, s.storeRead(err)
 			}
 		}
-		err := o.copyTo(p, off, v.journal)
+		err := o.copyTo(p, off, j)
 		o.release()
-		if errors.Is(err, errMoved) {
+		switch err {
+		case errMoved:
 			continue
+		case errEvicted:
+			return false, nil
 		}
 		return true, s.storeRead(err)
 	}

@@ -59,9 +59,13 @@ func (v *Volume) syncRound(background bool) (again bool) {
 }
 
 // pressed reports whether writers are near the limits that only applying
-// records moves. v.mu is held.
+// records moves, and a note of what is stable would give the applier more to do
+// than it has. v.mu is held.
 func (v *Volume) pressed() bool {
-	return v.pendingBytes > v.opts.PendingLimit/4 || v.queue.n > maxQueue/4 || v.journal.Used() > v.journal.Size()/2
+	if v.stableNote > v.applied && int(v.stableNote-v.applied) > v.queue.n/2 {
+		return false
+	}
+	return v.queue.held > v.opts.PendingLimit/4 || v.queue.n > maxQueue/4 || v.journal.Used() > v.journal.Size()/2
 }
 
 // note writes an empty batch if the last one noted an older stable LSN: a
@@ -129,6 +133,6 @@ func (v *Volume) synced(durable, noted LSN, cuts uint64) {
 	if v.role == Secondary {
 		v.kickSenders() // it is acknowledged
 	}
-	kick(v.applyKick)
+	v.wakeApplier()
 	v.broadcast()
 }

@@ -76,12 +76,11 @@ func (v *Volume) truncateTo(c LSN, l *link, next *Generation) error {
 	if v.queue.truncate(c); v.queue.next() > c+1 {
 		v.queue.reset(c + 1)
 	}
-	v.recount()
 	v.cuts++
 	v.end, v.appended, v.durable = c, c, c // a truncation is durable
 	v.stable, v.noted, v.stableNote = min(v.stable, c), min(v.noted, c), min(v.stableNote, c)
 	v.applied, v.checkpoint, v.trimmed = min(v.applied, c), min(v.checkpoint, c), min(v.trimmed, c)
-	v.committed = v.applied // nothing is pending
+	v.applyWant, v.committed = min(v.applyWant, c), v.applied // nothing is pending
 	v.chain = v.journal.EndCRC()
 	v.broadcast()
 	return nil
@@ -108,16 +107,6 @@ func (v *Volume) rebase(c LSN) error {
 		v.mu.Unlock()
 	}
 	return nil
-}
-
-// recount sums the payload in the queue's memory. v.mu is held.
-func (v *Volume) recount() {
-	v.pendingBytes = 0
-	for l := v.queue.first; l < v.queue.next(); l++ {
-		if e := v.queue.at(l); e.rec.Buf != nil {
-			v.pendingBytes += int64(len(e.rec.Payload))
-		}
-	}
 }
 
 // setAside keeps the records from … to in a file, as the journal has them, for

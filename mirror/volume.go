@@ -99,22 +99,21 @@ type state struct {
 	demoting  bool
 	noSpace   bool // the backing store refused a record for lack of space
 
-	queue        *queue
-	pendingBytes int64 // of payload in the queue's memory
-	unsynced     int64 // bytes appended since the last sync began
-	chain        uint32
-	end          LSN // newest record sequenced or received
-	appended     LSN // newest record in the journal, if not yet durably
-	durable      LSN
-	cuts         uint64 // truncations of the journal: what was learned before one says nothing after it
-	committed    LSN    // on a Secondary: what reads for a diskless Primary see (remote.go)
-	stable       LSN
-	commitCRC    uint32 // of the record at crcAt, the newest that this Primary committed
-	crcAt        LSN
-	generation   LSN  // record of the newest generation, as Primary
-	unheld       LSN  // what a Primary that was promoted with too few members may commit (quorum.go)
-	suspended    bool // too few members are in sync: no write is acknowledged
-	genNotes     map[ID]genNote
+	queue      *queue
+	unsynced   int64 // bytes appended since the last sync began
+	chain      uint32
+	end        LSN // newest record sequenced or received
+	appended   LSN // newest record in the journal, if not yet durably
+	durable    LSN
+	cuts       uint64 // truncations of the journal: what was learned before one says nothing after it
+	committed  LSN    // on a Secondary: what reads for a diskless Primary see (remote.go)
+	stable     LSN
+	commitCRC  uint32 // of the record at crcAt, the newest that this Primary committed
+	crcAt      LSN
+	generation LSN  // record of the newest generation, as Primary
+	unheld     LSN  // what a Primary that was promoted with too few members may commit (quorum.go)
+	suspended  bool // too few members are in sync: no write is acknowledged
+	genNotes   map[ID]genNote
 
 	noted      LSN // stable LSN that the last batch noted
 	stableNote LSN // noted, durably: what may be applied
@@ -128,7 +127,10 @@ type state struct {
 	trimmed    LSN  // limit of the last trim
 	starved    bool // somebody waits for room in the journal
 
-	image *Image // nil unless this Secondary is read as it is (image.go)
+	resting     bool   // the applier lets clients' flushes pass first
+	restWatched bool   // and will look whether they are over
+	applyWant   LSN    // up to here it has to be applied all the same
+	image       *Image // nil unless this Secondary is read as it is (image.go)
 
 	syncWant LSN // somebody waits for this to be durable
 	flushes  []flushWait

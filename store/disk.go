@@ -72,6 +72,9 @@ func (d *Disk) Zero(off, n int64, punch bool) error {
 // final and wraps ErrFailed.
 func (d *Disk) Sync() error { return d.sync.sync(d.f.Datasync) }
 
+// WriteBack does nothing: a disk.File has no page cache to speak of.
+func (d *Disk) WriteBack(off, n int64) error { return checkRange(off, n, d.size) }
+
 // Extents reports the whole range as data, in one piece.
 func (d *Disk) Extents(off, n int64, report func(off, n int64, data bool) error) error {
 	if err := checkRange(off, n, d.size); err != nil || n == 0 {

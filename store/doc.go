@@ -21,6 +21,7 @@
 //   - A failed Sync is final (invariant 9): it and all later ones wrap
 //     [ErrFailed]. Reads and writes go on; what to do with them is the owner's
 //     affair.
+//   - WriteBack promises nothing, but that a Sync after one that failed fails too.
 //   - A full disk's error satisfies errors.Is(err, syscall.ENOSPC).
 //
 // # Ownership and concurrency

@@ -52,3 +52,8 @@ func (l *latch) sync(sync func() error) error {
 	}
 	return l.failed
 }
+
+// fail lets no sync through any more. It waits for the one that runs.
+func (l *latch) fail(err error) error {
+	return l.sync(func() error { return err })
+}

@@ -333,6 +333,24 @@ func (s *File) Sync() error {
 	})
 }
 
+// WriteBack begins to bring what was written to n bytes at off to the disk, so
+// that a later Sync has less to wait for. It makes nothing durable, and waits only
+// while the disk's queue is full. What fails makes every later Sync fail.
+func (s *File) WriteBack(off, n int64) error {
+	if err := s.use(off, n); err != nil {
+		return err
+	}
+	defer s.done()
+	if n == 0 || s.direct != nil || s.memory { // nothing lies in the page cache that has to leave it
+		return nil
+	}
+	err := retry(func() error { return unix.SyncFileRange(s.fd, off, n, unix.SYNC_FILE_RANGE_WRITE) })
+	if err == nil || err == unix.ENOSYS || err == unix.EINVAL || err == unix.ESPIPE || err == unix.EOPNOTSUPP {
+		return nil // Sync does all of it then
+	}
+	return s.sync.fail(fmt.Errorf("write %d bytes of store %s back at offset %d: %w", n, s.path, off, err))
+}
+
 // Extents reports, in order, which parts of the range hold data and which are
 // holes that read as zeroes. Where the file system cannot tell, and on devices,
 // all is data. report may use the store. An error of report ends it and is

@@ -206,7 +206,7 @@ func TestClosedFile(t *testing.T) {
 	_, write := s.WriteAt(p, 0)
 	for op, err := range map[string]error{
 		"ReadAt": read, "TryReadAt": try, "WriteAt": write, "WritevAt": s.WritevAt([][]byte{p}, 0),
-		"Zero": s.Zero(0, 1, true), "Sync": s.Sync(),
+		"Zero": s.Zero(0, 1, true), "WriteBack": s.WriteBack(0, 1), "Sync": s.Sync(),
 		"Extents": s.Extents(0, 1, func(off, n int64, data bool) error { return nil }),
 	} {
 		if !errors.Is(err, ErrClosed) {
@@ -272,5 +272,16 @@ func TestTryReadOnMemory(t *testing.T) {
 	}
 	if done, err := s.TryReadAt(make([]byte, 4096), 0); !done || err != nil {
 		t.Errorf("a read of a hole: %v, %v", done, err)
+	}
+}
+
+func TestFailedWriteBackIsFinal(t *testing.T) {
+	s := create(t, t.TempDir(), FileOptions{})
+	t.Cleanup(func() { s.Close() })
+	if err := s.sync.fail(syscall.EIO); !errors.Is(err, ErrFailed) {
+		t.Errorf("a write-back that failed: %v", err)
+	}
+	if err := s.Sync(); !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EIO) {
+		t.Errorf("Sync after it: %v", err)
 	}
 }

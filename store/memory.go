@@ -123,6 +123,13 @@ func (m *Memory) Sync() error {
 	return m.check(0, 0)
 }
 
+// WriteBack does nothing.
+func (m *Memory) WriteBack(off, n int64) error {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.check(off, n)
+}
+
 // Extents reports which parts of the range were written and which were not, in
 // order. report may use the store. An error of report ends it and is returned.
 func (m *Memory) Extents(off, n int64, report func(off, n int64, data bool) error) error {

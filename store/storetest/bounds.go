@@ -34,11 +34,15 @@ func bounds(t *testing.T, s Store) {
 		check("WritevAt", s.WritevAt([][]byte{p[:1], p[1:]}, off))
 		check("Zero", s.Zero(off, 2, false))
 		check("Zero", s.Zero(off, 2, true))
+		check("WriteBack", s.WriteBack(off, 2))
 		check("Extents", s.Extents(off, 2, func(off, n int64, data bool) error { return nil }))
 	}
 	for _, n := range []int64{-1, math.MinInt64, size + 1, math.MaxInt64} {
 		if err := s.Zero(0, n, true); !errors.Is(err, block.ErrOutOfRange) {
 			t.Errorf("Zero(0, %d): %v", n, err)
+		}
+		if err := s.WriteBack(0, n); !errors.Is(err, block.ErrOutOfRange) {
+			t.Errorf("WriteBack(0, %d): %v", n, err)
 		}
 		if err := s.Extents(0, n, func(off, n int64, data bool) error { return nil }); !errors.Is(err, block.ErrOutOfRange) {
 			t.Errorf("Extents(0, %d): %v", n, err)

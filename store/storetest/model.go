@@ -26,7 +26,7 @@ func step(t *testing.T, s Store, r *rand.Rand, model []byte, off, end int64) {
 		n = max(0, min(n, end-off))
 	}
 	p := model[off : off+n]
-	switch r.IntN(6) {
+	switch r.IntN(7) {
 	case 0, 1:
 		fill(r, p)
 		if k, err := s.WriteAt(p, off); k != len(p) || err != nil {
@@ -48,6 +48,10 @@ func step(t *testing.T, s Store, r *rand.Rand, model []byte, off, end int64) {
 			t.Errorf("Sync: %v", err)
 		}
 	case 5:
+		if err := s.WriteBack(off, n); err != nil {
+			t.Errorf("WriteBack(%d, %d): %v", off, n, err)
+		}
+	case 6:
 		if err := errors.Join(holds(s, off, p), checkExtents(s, off, n)); err != nil {
 			t.Error(err)
 		}

@@ -16,6 +16,7 @@ type Store interface {
 	WriteAt(p []byte, off int64) (int, error)
 	WritevAt(bufs [][]byte, off int64) error
 	Zero(off, n int64, punch bool) error
+	WriteBack(off, n int64) error
 	Sync() error
 	Size() int64
 	Extents(off, n int64, report func(off, n int64, data bool) error) error
