@@ -73,6 +73,7 @@ func (c *workload) until(n *rigNode, cond func() bool) {
 			c.t.Fatalf("block %d reads %d, written %d\n%s", k, got[0], want[k], r.describe())
 		}
 		if i%16 == 15 {
+			n.vol.applyAll() // it rests while there are flushes
 			_ = n.vol.takeCheckpoint()
 			n.vol.clearIntent()
 		}
