@@ -106,15 +106,26 @@ func (l *link) heedExclusion() error {
 	if loser := cmp.Or(l.loser, c.GivesWay); loser != Neither {
 		excluded = loser == Ours
 	}
-	if excluded {
-		return l.v.commitSuper(func(sb *Superblock) { sb.exclude(theirs.Set, theirs.SetVersion) })
-	}
 	leads := setHasNode(mine.Set, mine.Node) && !setHasNode(mine.Set, theirs.Node) && !mine.Excluded
-	if leads && c.Verdict == WeAreBehind && theirs.Role == Secondary && !c.NeedsResync {
-		err := l.v.commitSuper(func(sb *Superblock) { sb.exclude(sb.Set, sb.SetVersion) })
+	standsDown := leads && c.Verdict == WeAreBehind && theirs.Role == Secondary && !c.NeedsResync
+	if !excluded && !standsDown {
+		return nil
+	}
+	stale := false
+	err := l.v.commitSuper(func(sb *Superblock) {
+		// Since the hellos a Primary may have told us of another set.
+		switch stale = sb.SetVersion != mine.SetVersion; {
+		case stale:
+		case excluded:
+			sb.exclude(theirs.Set, theirs.SetVersion)
+		default:
+			sb.exclude(sb.Set, sb.SetVersion)
+		}
+	})
+	if stale || !excluded {
 		return errors.Join(err, errAgain)
 	}
-	return nil
+	return err
 }
 
 // heedGrowth: a member that hears of a set which is no older than its own and

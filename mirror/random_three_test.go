@@ -41,7 +41,7 @@ type several struct {
 func TestRandomFaultsOfThree(t *testing.T) {
 	rounds := faultRounds(t, 16, 6)
 	rng := seed(t)
-	made, minInSync := drawVolume(t, rng, 1) // with more a member may stay Outdated: docs/PLAN.md
+	made, minInSync := drawVolume(t, rng, 3)
 	r := newRigMade(t, made, true, func(o *Options) { o.PeerTimeout, o.MinInSync = time.Second, minInSync }, "a", "b", "c")
 	x := &several{rig: r, rng: rng, m: newRegisters(t, !made.NoWriteCache), p: r.node("a"), down: map[*rigNode]bool{}, minInSync: minInSync}
 	x.meet()

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"errors"
 	"sync/atomic"
 	"testing"
 
@@ -278,4 +279,38 @@ func TestLosingASecondary(t *testing.T) {
 	b.heal()
 	r.members()
 	r.inSync("a", "b", "c")
+}
+
+// What a Secondary concludes from the set in a peer's hello holds only as long as
+// no Primary has told it of another one.
+func TestExclusionOvertaken(t *testing.T) {
+	r := newRig(t, nil, "a", "b")
+	_, b, _ := r.pair()
+	v := b.vol
+	super := func() Superblock {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return v.super
+	}
+	now := super()
+	other := []Member{{Node: "c", Incarnation: 1}}
+	for name, l := range map[string]*link{
+		"told of a set without it": {
+			theirs: Description{Node: "c", Role: Secondary, SetVersion: now.SetVersion, Set: other},
+		},
+		"met one that has more": {
+			theirs:  Description{Node: "c", Role: Secondary, Set: other},
+			verdict: Comparison{Verdict: WeAreBehind},
+		},
+	} {
+		l.v = v
+		l.mine.Description = Description{Node: "b", Role: Secondary, SetVersion: now.SetVersion - 1,
+			Set: []Member{{Node: "b", Incarnation: now.Incarnation}}, History: now.History}
+		if err := l.heedExclusion(); !errors.Is(err, errAgain) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := super(); got.Excluded || got.Disk != UpToDate {
+			t.Errorf("%s: excluded %v, disk %v", name, got.Excluded, got.Disk)
+		}
+	}
 }
