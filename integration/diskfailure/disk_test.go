@@ -148,7 +148,8 @@ func TestSecondaryDiskFails(t *testing.T) {
 
 // TestStoreFull: the file system under a sparse store runs full. Writes are
 // refused with ENOSPC, what was acknowledged is there, also after a kill, and
-// once there is space the volume goes on by itself.
+// once there is space the volume goes on by itself. The journal is small, for the
+// applier rests while clients flush and the journal has room.
 func TestStoreFull(t *testing.T) {
 	harness.NeedRoot(t)
 	harness.NeedTools(t, "mount", "umount")
@@ -157,7 +158,7 @@ func TestStoreFull(t *testing.T) {
 	const volume, size = "thin", 64 << 20
 	ctx, cancel := context.WithTimeout(t.Context(), 2*harness.Patience)
 	defer cancel()
-	p.CLI(p.Alpha, "create", volume, "--size", "64MiB", "--store", filepath.Join(small, "store"))
+	p.CLI(p.Alpha, "create", volume, "--size", "64MiB", "--journal-size", "64MiB", "--store", filepath.Join(small, "store"))
 	await := func(what string, cond func(*daemon.Status) bool) {
 		t.Helper()
 		if _, err := p.Alpha.Await(ctx, volume, what, cond); err != nil {
