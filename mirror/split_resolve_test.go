@@ -192,10 +192,11 @@ func TestResolveCopiesTheUnion(t *testing.T) {
 	a.heal()
 	r.splitBrain()
 	b.demote()
+	v := b.vol
 	synced := b.stallAt(fakedisk.OpDatasync, fakeData, func() bool {
-		b.vol.mu.Lock()
-		defer b.vol.mu.Unlock()
-		return b.vol.super.Disk == Inconsistent
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return v.super.Disk == Inconsistent
 	})
 	r.follow(b.resolve("a").Next)
 	synced.wait(t) // b has the blocks, and is about to make them durable
