@@ -262,10 +262,11 @@ func lostTail(t *testing.T) (r *rig, a, b *rigNode) {
 	b.kill()
 	c.write(0, fill(1, rigBlock))
 	c.flush()
+	v := a.vol
 	held := a.stallAt(fakedisk.OpDatasync, superblockName, func() bool { // B does not come to join
-		a.vol.mu.Lock()
-		defer a.vol.mu.Unlock()
-		return a.vol.joiner != nil
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		return v.joiner != nil
 	})
 	c.write(rigBlock, fill(2, rigBlock))
 	end := a.vol.Status().End

@@ -350,10 +350,11 @@ func TestInvariant6MembershipBeforeAck(t *testing.T) {
 			a, b, c := r.pair()
 			c.write(0, fill(1, rigBlock))
 			c.flush()
+			v := a.vol
 			s := a.stallAt(fakedisk.OpDatasync, file, func() bool {
-				a.vol.mu.Lock()
-				defer a.vol.mu.Unlock()
-				return len(a.vol.leaving) > 0 && (file == superblockName || len(a.vol.super.Set) == 1)
+				v.mu.Lock()
+				defer v.mu.Unlock()
+				return len(v.leaving) > 0 && (file == superblockName || len(v.super.Set) == 1)
 			})
 			r.gate("a", "b").hold() // b gets nothing of what follows
 			w := c.async(0, fill(2, rigBlock))

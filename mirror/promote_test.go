@@ -71,7 +71,8 @@ func TestPromotionBeforeItIsDurable(t *testing.T) {
 	a.demote()
 	r.meet()
 	end := a.vol.Status().End
-	s := b.stallAt(fakedisk.OpDatasync, "*.seg", func() bool { return b.vol.journal.End() > end })
+	j := b.vol.journal
+	s := b.stallAt(fakedisk.OpDatasync, "*.seg", func() bool { return j.End() > end })
 	done := make(chan error, 1)
 	go func() { done <- a.vol.Promote(t.Context(), PromoteOptions{}) }()
 	s.wait(t)
