@@ -152,7 +152,7 @@ func TestFailedFsyncIsFinal(t *testing.T) {
 	rng := seeded(t)
 	script := rng.Uint64()
 	for k := 0; ; k++ {
-		s, err := newScene(rand.New(rand.NewPCG(script, 0)), 24, 0)
+		s, err := newScene(rand.New(rand.NewPCG(script, 0)), 96, 0)
 		must(t, err)
 		left := k
 		s.dir.OnOp(func(op fakedisk.Op, file string) error {
@@ -163,12 +163,12 @@ func TestFailedFsyncIsFinal(t *testing.T) {
 			}
 			return nil
 		})
-		for step := 0; err == nil && step < 15; step++ {
+		for step := 0; err == nil && step < 30; step++ {
 			err = s.overwrite()
 		}
 		s.dir.OnOp(nil)
 		if err == nil {
-			if k < 4 { // a batch is a write and a sync
+			if k < 10 {
 				t.Fatalf("the script makes only %d changes", k)
 			}
 			return
