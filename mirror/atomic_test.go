@@ -3,6 +3,7 @@ package mirror
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -43,27 +44,40 @@ func (w *tornWatch) watch(d *fakedisk.FS) {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		if w.ops++; w.ops%w.every == 0 {
-			promised := w.flushed.Load()
-			ways := []fakedisk.Policy{fakedisk.KeepSome(w.rng.Uint64()), fakedisk.LoseAll, fakedisk.KeepAll}
-			if !w.allWays {
-				k := w.rng.IntN(len(ways))
-				ways = ways[k : k+1]
-			}
-			for _, keep := range ways {
-				w.check(d.CrashClone(keep), promised, op, name)
-			}
+			w.crash(d, fmt.Sprintf("crash at %v of %q", op, name))
 		}
 		return nil
 	})
 }
 
+// crashed is a crash between two operations of the disk, however many there were:
+// it finds the old write before the new one begins, and the new one once that was
+// flushed.
+func (w *tornWatch) crashed(d *fakedisk.FS, when string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.crash(d, "crash "+when)
+}
+
+func (w *tornWatch) crash(d *fakedisk.FS, when string) {
+	promised := w.flushed.Load()
+	ways := []fakedisk.Policy{fakedisk.KeepSome(w.rng.Uint64()), fakedisk.LoseAll, fakedisk.KeepAll}
+	if !w.allWays {
+		k := w.rng.IntN(len(ways))
+		ways = ways[k : k+1]
+	}
+	for _, keep := range ways {
+		w.check(d.CrashClone(keep), promised, when)
+	}
+}
+
 // check opens what a crash left, alone, and reads the range.
-func (w *tornWatch) check(left *fakedisk.FS, promised bool, op fakedisk.Op, name string) {
+func (w *tornWatch) check(left *fakedisk.FS, promised bool, when string) {
 	t := w.t
 	v, err := Open(Options{Node: w.node, Volume: rigVolume, FS: left, Store: openFake(t, left), Peers: w.peers, Dialer: nobody{},
 		BootID: "after", PeerTimeout: 200 * time.Millisecond})
 	if err != nil {
-		t.Errorf("crash at %v of %q: %v", op, name, err)
+		t.Errorf("%s: %v", when, err)
 		return
 	}
 	defer func() {
@@ -71,7 +85,7 @@ func (w *tornWatch) check(left *fakedisk.FS, promised bool, op fakedisk.Op, name
 		v.wg.Wait()
 		v.closeFiles()
 	}()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), hangTime)
 	defer cancel()
 	if len(w.peers) > 0 {
 		err = v.Promote(ctx, PromoteOptions{Force: true})
@@ -80,17 +94,17 @@ func (w *tornWatch) check(left *fakedisk.FS, promised bool, op fakedisk.Op, name
 		err = v.awaitPromoted(ctx)
 	}
 	if err != nil {
-		t.Errorf("crash at %v of %q: %v", op, name, err)
+		t.Errorf("%s: %v", when, err)
 		return
 	}
 	s, err := v.Attach(ctx, nil)
 	if err != nil {
-		t.Errorf("crash at %v of %q: %v", op, name, err)
+		t.Errorf("%s: %v", when, err)
 		return
 	}
 	p := make([]byte, atomicWrite)
 	if err := s.ReadAt(p, atomicOff); err != nil {
-		t.Errorf("crash at %v of %q: %v", op, name, err)
+		t.Errorf("%s: %v", when, err)
 		return
 	}
 	switch old, new := bytes.Count(p, []byte{1}), bytes.Count(p, []byte{2}); {
@@ -99,7 +113,7 @@ func (w *tornWatch) check(left *fakedisk.FS, promised bool, op fakedisk.Op, name
 	case old == len(p) && !promised:
 		w.old++
 	default:
-		t.Errorf("crash at %v of %q: of a write of %d bytes over another %d bytes are new and %d old; flushed: %v", op, name, len(p), new, old, promised)
+		t.Errorf("%s: of a write of %d bytes over another %d bytes are new and %d old; flushed: %v", when, len(p), new, old, promised)
 	}
 }
 
@@ -107,8 +121,8 @@ func (w *tornWatch) done() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.t.Logf("%d operations; %d crashes left the old write, %d the new one", w.ops, w.old, w.new)
-	if w.old == 0 || w.new == 0 {
-		w.t.Error("one of the two was never found, so nothing is shown")
+	if w.old == 0 || w.new == 0 || w.ops < w.every {
+		w.t.Error("one of the two was never found, or no crash came at an operation: nothing is shown")
 	}
 }
 
@@ -116,6 +130,7 @@ func (w *tornWatch) done() {
 // smallest journal, every crash leaves all or nothing, whatever operation of the
 // disk it comes at, and all once it was flushed (P1, P2).
 func TestP2AtomicWrite(t *testing.T) {
+	t.Parallel()
 	rng := seed(t)
 	d := fakedisk.New(rng.Uint64())
 	createFake(t, d, "a", atomicSize)
@@ -133,7 +148,7 @@ func TestP2AtomicWrite(t *testing.T) {
 	if got := v.journal.Size(); got != 64<<20 {
 		t.Fatalf("the journal has %d bytes, and the smallest is wanted", got)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), hangTime)
 	defer cancel()
 	must(t, v.awaitPromoted(ctx))
 	s, err := v.Attach(ctx, nil)
@@ -145,10 +160,12 @@ func TestP2AtomicWrite(t *testing.T) {
 	if underRace {
 		w.every = 7
 	}
+	w.crashed(d, "before the write")
 	w.watch(d)
 	c.write(atomicOff, fill(2, atomicWrite))
 	c.flush()
 	w.flushed.Store(true)
+	w.crashed(d, "after the flush")
 	ctx, cancel = context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	v.mu.Lock()
@@ -161,6 +178,7 @@ func TestP2AtomicWrite(t *testing.T) {
 // TestP2AtomicWriteOnAPeer: the same on a peer, whose journal takes the write in
 // pieces as they come, when it crashes and then leads.
 func TestP2AtomicWriteOnAPeer(t *testing.T) {
+	t.Parallel()
 	rng := seed(t)
 	r := newRigOf(t, atomicSize, true, func(o *Options) {
 		slowToDrop(o)
@@ -170,10 +188,12 @@ func TestP2AtomicWriteOnAPeer(t *testing.T) {
 	c.write(atomicOff, fill(1, atomicWrite))
 	c.flush()
 	w := &tornWatch{t: t, node: "b", peers: []string{"a"}, every: 4, rng: rng}
+	w.crashed(b.fake, "before the write")
 	w.watch(b.fake)
 	c.write(atomicOff, fill(2, atomicWrite))
 	c.flush()
 	w.flushed.Store(true)
+	w.crashed(b.fake, "after the flush")
 	r.eventually("b has it in its store", func() bool {
 		s := b.vol.Status()
 		return s.End == a.vol.Status().End && s.Checkpoint == s.End

@@ -129,6 +129,7 @@ type crasher struct {
 // the first k changes, in the order of their submission; k is no less than what
 // was flushed (after a kill: acknowledged).
 func TestP1P2SingleCopyCrash(t *testing.T) {
+	t.Parallel()
 	states := 150
 	if underRace {
 		states = 30
@@ -238,7 +239,7 @@ func (c *crasher) open(d *fakedisk.FS) *Volume {
 
 func (c *crasher) attach(v *Volume) block.Session {
 	c.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), hangTime)
 	defer cancel()
 	if err := v.awaitPromoted(ctx); err != nil {
 		c.t.Fatal(err)

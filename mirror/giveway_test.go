@@ -133,6 +133,7 @@ func TestGivenUpStableIsForgotten(t *testing.T) {
 // A power loss at any moment of it leaves a replica that is still as it was, or
 // has given way, and nothing of A's in the store that A has not said to be stable.
 func TestCrashWhileGivingWay(t *testing.T) {
+	t.Parallel()
 	r, a, b, _ := forcedInVain(t, nil)
 	b.demote()
 	old := b.vol.Status()

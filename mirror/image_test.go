@@ -36,7 +36,7 @@ func revokedWith(t *testing.T, revoked chan error, want string) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Fatalf("revoked with %v", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(hangTime):
 		t.Fatal("the session is not revoked")
 	}
 }
@@ -200,7 +200,7 @@ func TestImageIsRefused(t *testing.T) {
 	}
 	refused(b, "failed")
 	// One that is closed ends its image.
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), hangTime)
 	defer cancel()
 	a.start()
 	_, _, revoked = a.image()

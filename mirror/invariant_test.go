@@ -86,7 +86,7 @@ func TestInvariant1WALRuleRegions(t *testing.T) {
 		}
 		return nil
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), hangTime)
 	defer cancel()
 	if err := v.awaitPromoted(ctx); err != nil {
 		t.Fatal(err)
@@ -438,6 +438,7 @@ func TestInvariant7Fencing(t *testing.T) {
 
 // TestInvariant8OnlyAMemberMayLead: what is to be promoted without force.
 func TestInvariant8OnlyAMemberMayLead(t *testing.T) {
+	t.Parallel()
 	flushed := func(c *client) { c.write(0, fill(1, rigBlock)); c.flush() }
 	rows := []struct {
 		name     string
@@ -566,6 +567,7 @@ func TestInvariant8OnlyAMemberMayLead(t *testing.T) {
 // Failed and stays so; its clients get errors and its peer carries on. What
 // on-io-error: detach does instead: TestInvariant9Detach.
 func TestInvariant9FailedSync(t *testing.T) {
+	t.Parallel()
 	for _, pattern := range []string{"*.seg", fakeData, intentName, superblockName} {
 		for _, role := range []Role{Primary, Secondary} {
 			t.Run(fmt.Sprintf("%v/%s", role, pattern), func(t *testing.T) {
@@ -657,6 +659,7 @@ func (n *rigNode) createAgain() {
 // leaves a replica that starts, twice the same, with a history that its journal
 // bears out. Truncation: TestTrace14b, TestTrace14c.
 func TestInvariant10SuperblockFirst(t *testing.T) {
+	t.Parallel()
 	t.Run("generation", func(t *testing.T) {
 		r := newFakeRig(t, nil, "a", "b")
 		a, b, c := r.pair()

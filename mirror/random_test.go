@@ -317,7 +317,7 @@ func (x *tossed) either() {
 		x.p, x.s = x.s, x.p
 	}
 	x.synced = false
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), hangTime)
 	defer cancel()
 	promote := func() error {
 		before := x.p.lossCounter()

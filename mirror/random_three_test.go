@@ -288,7 +288,7 @@ func (x *several) elect(nodes ...*rigNode) {
 	x.t.Helper()
 	defer func() { x.t.Logf("  %s is elected", x.p.name) }()
 	x.rng.Shuffle(len(nodes), func(i, j int) { nodes[i], nodes[j] = nodes[j], nodes[i] })
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), hangTime)
 	defer cancel()
 	var refusals []string
 	for ctx.Err() == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	"github.com/lockstep-storage/lockstep/disk/fakedisk"
 )
@@ -89,7 +90,9 @@ func TestRepairPrimary(t *testing.T) {
 	a.repair(false)
 	sent := r.gate("b", "a").sent.Load()
 	a.start()
-	if err := a.vol.Promote(t.Context(), PromoteOptions{Force: true}); err == nil {
+	soon, cancel := context.WithTimeout(t.Context(), time.Second) // the peer is Primary, and nobody waits until it is not
+	defer cancel()
+	if err := a.vol.Promote(soon, PromoteOptions{Force: true}); err == nil {
 		t.Fatal("a replica without its journal was promoted")
 	}
 	r.members()
@@ -159,7 +162,9 @@ func TestRepairBothLost(t *testing.T) {
 	})
 	for _, n := range []*rigNode{a, b} {
 		var unsafe *UnsafePromotionError
-		if err := n.vol.Promote(t.Context(), PromoteOptions{Force: true}); !errors.As(err, &unsafe) || !unsafe.Hopeless {
+		soon, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := n.vol.Promote(soon, PromoteOptions{Force: true}); !errors.As(err, &unsafe) || !unsafe.Hopeless {
 			t.Fatalf("promote %s: %v", n.name, err)
 		}
 	}

@@ -331,7 +331,7 @@ func (s *stall) wait(t testing.TB) {
 	t.Helper()
 	select {
 	case <-s.reached:
-	case <-time.After(20 * time.Second):
+	case <-time.After(hangTime):
 		t.Fatal("the operation to be stalled never came")
 	}
 }

@@ -52,6 +52,9 @@ const (
 	rigVolume = "data"
 	rigSize   = 16 << 20
 	rigBlock  = 4096
+
+	// hangTime tells what hangs from a busy machine under the race detector.
+	hangTime = time.Minute
 )
 
 // seed gives a random source whose seed is printed and can be given.
@@ -296,7 +299,7 @@ func (n *rigNode) replace() {
 
 func (n *rigNode) promote(force bool) {
 	n.rig.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), hangTime)
 	defer cancel()
 	if err := n.vol.Promote(ctx, PromoteOptions{Force: force}); err != nil {
 		n.rig.t.Fatalf("promote %s: %v\n%s", n.name, err, n.rig.describe())
@@ -305,7 +308,7 @@ func (n *rigNode) promote(force bool) {
 
 func (n *rigNode) demote() {
 	n.rig.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), hangTime)
 	defer cancel()
 	if err := n.vol.Demote(ctx); err != nil {
 		n.rig.t.Fatalf("demote %s: %v\n%s", n.name, err, n.rig.describe())
@@ -315,7 +318,7 @@ func (n *rigNode) demote() {
 // eventually waits until cond holds.
 func (r *rig) eventually(what string, cond func() bool) {
 	r.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(hangTime)
 	for !cond() {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("in vain waited until %s\n%s", what, r.describe())
@@ -400,7 +403,7 @@ type client struct {
 
 func (n *rigNode) attach() *client {
 	n.rig.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), hangTime)
 	defer cancel()
 	s, err := n.vol.Attach(ctx, nil)
 	if err != nil {
@@ -445,7 +448,7 @@ func (c *client) must(w waitDone) {
 		if err != nil {
 			c.t.Fatalf("request failed: %v", err)
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(hangTime):
 		c.t.Fatal("request hangs")
 	}
 }

@@ -139,10 +139,12 @@ var divergences = []divergence{
 // in the end both have the kept one's bytes, and a resync brings no more than what
 // either wrote.
 func TestResolveSplitBrain(t *testing.T) {
+	t.Parallel()
 	for _, d := range divergences {
 		for _, keep := range []string{"a", "b"} {
 			for _, on := range []string{"a", "b"} {
 				t.Run(fmt.Sprintf("%s, keep %s on %s", d.name, keep, on), func(t *testing.T) {
+					t.Parallel()
 					r, a, b := parted(t, nil)
 					d.do(t, r, a, b)
 					want := r.node(keep).view()
@@ -315,6 +317,7 @@ func TestResolveNothingWritten(t *testing.T) {
 // With the policies that an operator set it ends without him. A Primary that a
 // policy gives up loses its clients first.
 func TestPoliciesSettle(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		policies SplitPolicies
 		demote   string // nodes that are Secondary when they meet
@@ -336,6 +339,7 @@ func TestPoliciesSettle(t *testing.T) {
 	} {
 		name := fmt.Sprintf("%s %s %s, Secondary %s", row.policies.ZeroPri, row.policies.OnePri, row.policies.TwoPri, row.demote)
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			r, a, b := parted(t, func(o *Options) { o.Split = row.policies })
 			rng := seed(t)
 			writers := map[string]*splitWriter{"a": newSplitWriter(a), "b": newSplitWriter(b)}
@@ -442,6 +446,7 @@ func (r *rig) settleAgain(want, losing []byte) {
 // Every state that a crash of the loser can leave opens, twice the same, and ends
 // well.
 func TestCrashStatesOfALoser(t *testing.T) {
+	t.Parallel()
 	r, a, b, want, losing := aboutToResolve(t)
 	end := b.vol.Status().End
 	crashes := crashesDuring(b, func() {
@@ -485,6 +490,7 @@ func TestWinnerDiesAsTheLoserGivesUp(t *testing.T) {
 // What both hold comes into the loser's store before its journal is given up, also
 // what it has not applied by then: nobody copies it.
 func TestCommonRecordsComeFirst(t *testing.T) {
+	t.Parallel()
 	const n, size = 4 * applyRecords, 256 // several rounds of the applier
 	r := newFakeRig(t, patient, "a", "b")
 	a, b, c := r.pair()
@@ -538,9 +544,11 @@ func TestCommonRecordsComeFirst(t *testing.T) {
 
 // A power loss of either side in the middle of it, and what is left is settled.
 func TestPowerLossWhileResolving(t *testing.T) {
+	t.Parallel()
 	for _, victim := range []string{"a", "b"} {
 		for _, at := range []int{1, 2, 3, 5, 8, 13, 21, 34} {
 			t.Run(fmt.Sprintf("of %s at operation %d", victim, at), func(t *testing.T) {
+				t.Parallel()
 				r, a, b, want, losing := aboutToResolve(t)
 				n := r.node(victim)
 				reached, free := make(chan struct{}), make(chan struct{})
@@ -561,7 +569,7 @@ func TestPowerLossWhileResolving(t *testing.T) {
 				}
 				select {
 				case <-reached:
-				case <-time.After(20 * time.Second):
+				case <-time.After(hangTime):
 					t.Fatalf("only %d operations\n%s", ops.Load(), r.describe())
 				}
 				out := n.gatesOut()

@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/lockstep-storage/lockstep/block"
 )
@@ -130,7 +129,7 @@ func (u *undoRig) resyncing() {
 
 func (n *rigNode) rollback() RollbackPlan {
 	n.rig.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), hangTime)
 	defer cancel()
 	plan, err := n.vol.Rollback(ctx)
 	if err != nil {

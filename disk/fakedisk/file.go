@@ -41,7 +41,7 @@ func (f *file) ReadAt(p []byte, off int64) (int, error) {
 }
 
 func (f *file) WriteAt(p []byte, off int64) (int, error) {
-	if err := f.write(bytes.Clone(p), off); err != nil {
+	if err := f.write(copyOf(p), off); err != nil {
 		return 0, err
 	}
 	return len(p), nil

@@ -46,7 +46,7 @@ func (m *image) holds(p []byte, off int64) bool {
 	return isZero(p)
 }
 
-// write stores p at off.
+// write stores p at off, and keeps it: nobody may write to it any more.
 func (m *image) write(p []byte, off int64) {
 	if len(p) == 0 {
 		return
@@ -57,15 +57,23 @@ func (m *image) write(p []byte, off int64) {
 		n := min(int64(len(p)), pageSize-at)
 		old := m.pages[off/pageSize]
 		if old != nil || !isZero(p[:n]) {
-			pg := new(page)
-			if old != nil && n < pageSize {
-				*pg = *old
-			}
-			copy(pg[at:], p[:n])
-			m.pages[off/pageSize] = pg
+			m.pages[off/pageSize] = old.with(p[:n], at)
 		}
 		p, off = p[n:], off+n
 	}
+}
+
+// with returns the page, zeroes if it is nil, with p at the offset at.
+func (pg *page) with(p []byte, at int64) *page {
+	if len(p) == pageSize {
+		return (*page)(p)
+	}
+	changed := new(page)
+	if pg != nil {
+		*changed = *pg
+	}
+	copy(changed[at:], p)
+	return changed
 }
 
 // truncate sets the size; what a file that grows again shows there is zeroes.
@@ -83,17 +91,25 @@ func (m *image) truncate(size int64) {
 	m.size = size
 }
 
+// zeroes is what is shared of writes that write nothing else: a journal that is
+// made is megabytes of them.
+var zeroes [256 << 10]byte
+
+// isZero compares: a loop over the bytes is slow under the race detector.
 func isZero(p []byte) bool {
-	for len(p) >= 8 {
-		if p[0]|p[1]|p[2]|p[3]|p[4]|p[5]|p[6]|p[7] != 0 {
+	for len(p) > len(zeroes) {
+		if !bytes.Equal(p[:len(zeroes)], zeroes[:]) {
 			return false
 		}
-		p = p[8:]
+		p = p[len(zeroes):]
 	}
-	for _, b := range p {
-		if b != 0 {
-			return false
-		}
+	return bytes.Equal(p, zeroes[:len(p)])
+}
+
+// copyOf returns a copy of p, which nobody may write to.
+func copyOf(p []byte) []byte {
+	if len(p) <= len(zeroes) && isZero(p) {
+		return zeroes[:len(p)]
 	}
-	return true
+	return bytes.Clone(p)
 }
