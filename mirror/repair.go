@@ -296,7 +296,7 @@ func (p *repair) commit() (first LSN, err error) {
 		}
 		first = next.Resync.Base.LSN + 1
 	}
-	return first, v.commitSuper(func(sb *Superblock) { *sb = next })
+	return first, v.commitSuperBy(repairTransitions, func(sb *Superblock) { *sb = next })
 }
 
 // leastBase is a record that every source must have: the one that began the

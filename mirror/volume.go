@@ -132,9 +132,10 @@ type state struct {
 	applyWant   LSN    // up to here it has to be applied all the same
 	image       *Image // nil unless this Secondary is read as it is (image.go)
 
-	syncWant LSN // somebody waits for this to be durable
-	flushes  []flushWait
-	sessions map[*session]struct{}
+	syncWant  LSN // somebody waits for this to be durable
+	evictedTo LSN // evict need not look at these again
+	flushes   []flushWait
+	sessions  map[*session]struct{}
 
 	peers map[string]*peer
 	// joiner is the peer that the newest generation names and that is no
@@ -211,12 +212,23 @@ func (v *Volume) await(ctx context.Context, cond func() (bool, error)) error {
 // commitSuper changes the superblock, durably (invariant 10). change runs on a
 // copy.
 func (v *Volume) commitSuper(change func(*Superblock)) error {
+	return v.commitSuperBy(diskTransitions, change)
+}
+
+// commitSuperBy is commitSuper with the transitions that are legal.
+func (v *Volume) commitSuperBy(legal transitions, change func(*Superblock)) error {
 	v.superMu.Lock()
 	defer v.superMu.Unlock()
 	v.mu.Lock()
 	sb, diskless := v.super, v.detached != nil
 	v.mu.Unlock()
+	old := sb
 	change(&sb)
+	if err := sb.mayFollow(&old, legal); err != nil {
+		err = fmt.Errorf("commit the superblock: %w", err)
+		v.fault(err)
+		return err
+	}
 	if !diskless { // else the members' superblocks are what counts
 		if err := v.superFile.Commit(&sb); err != nil {
 			err = fmt.Errorf("commit the superblock: %w", err)
