@@ -157,7 +157,7 @@ func TestP2AtomicWrite(t *testing.T) {
 	c.flush()
 	w := &tornWatch{t: t, node: "a", every: 1, rng: rng, allWays: crashtest.Share(t, 0.001) > 1000}
 	if underRace {
-		w.every = 7
+		w.every = 13
 	}
 	w.crashed(d, "before the write")
 	w.watch(d)
