@@ -17,6 +17,7 @@ type targetState struct {
 	joinSaid LSN
 	acked    Ack
 	resync   *resyncTarget
+	compares chan ChecksumRequest
 
 	// The receiver's own.
 	batch batch
@@ -58,7 +59,7 @@ func (l *link) follow() error {
 	if err := l.write(ready); err != nil {
 		return err
 	}
-	err = l.together(l.receive, l.answer)
+	err = l.together(l.receive, l.answer, l.compareLoop)
 	l.server.wg.Wait()
 	return err
 }
@@ -134,6 +135,10 @@ func (l *link) receive() error {
 			err = l.serveRead(body)
 		case FrameResyncStart, FrameBlock, FrameResyncEnd:
 			err = l.resyncFrame(t, body)
+		case FrameChecksumRequest:
+			err = l.compare(body)
+		case FrameResyncPause:
+			err = l.resyncPause(body)
 		default:
 			err = l.unexpected(t)
 		}
@@ -142,6 +147,9 @@ func (l *link) receive() error {
 		}
 		if !l.in.Buffered() {
 			if err := l.writeHeld(); err != nil {
+				return err
+			}
+			if err := l.syncInTime(); err != nil {
 				return err
 			}
 			if err := l.acknowledge(false); err != nil {
@@ -187,6 +195,15 @@ func (l *link) answer() error {
 		}
 		if err := l.acknowledge(anyway); err != nil {
 			return err
+		}
+		v := l.v
+		v.mu.Lock()
+		pause := l.sayPause()
+		v.mu.Unlock()
+		if pause != nil {
+			if err := l.write(pause); err != nil {
+				return err
+			}
 		}
 		if err := l.sayJoinReady(); err != nil {
 			return err

@@ -52,6 +52,7 @@ func newVolume(o Options) *Volume {
 	v.peers = make(map[string]*peer)
 	v.leaving = make(map[string]*peer)
 	v.genNotes = make(map[ID]genNote)
+	v.pace = newPacer(&o)
 	for _, node := range o.Peers {
 		v.peers[node] = newPeer(v, node)
 	}

@@ -103,7 +103,7 @@ func (p *peer) dialOnce() (again bool) {
 		p.note(err.Error())
 		return false
 	}
-	return p.serve(conn, ProtocolVersionMax)
+	return p.serve(conn, ProtocolVersionMax, true)
 }
 
 // awaitEnd waits until no connection runs.
@@ -147,7 +147,7 @@ func (v *Volume) Accept(conn net.Conn, pre Preamble, version uint16) {
 	v.mu.Lock()
 	p.closeLink(CodeBusy, "the peer has opened a newer connection")
 	v.mu.Unlock()
-	v.wg.Go(func() { p.serve(conn, version) })
+	v.wg.Go(func() { p.serve(conn, version, false) })
 }
 
 // failed is why the replica is Failed, nil if it is not.

@@ -291,6 +291,7 @@ func (v *Volume) enqueue(b *batch) {
 		v.chain = rec.Seal(v.chain)
 		v.queue.push(*rec, b.reqs[i], false)
 	}
+	v.pace.ordered(v.end)
 	v.kickSenders()
 }
 
