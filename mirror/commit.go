@@ -16,7 +16,9 @@ func (v *Volume) addFlush(req *block.Request, lsn LSN) {
 		return
 	}
 	v.flushes = append(v.flushes, flushWait{lsn, req})
-	v.pace.flushing(lsn)
+	if !v.suspended {
+		v.pace.flushing(lsn)
+	}
 	v.wantSync(lsn)
 }
 

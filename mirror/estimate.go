@@ -4,7 +4,7 @@ import "time"
 
 // An estimator tells from how a long work went on how long it will take. It
 // reckons with the speed of the last quarter of the time so far, at least a second
-// and at most 30: what a resync did at its beginning, when blocks were equal or
+// and at most 10: what a resync did at its beginning, when blocks were equal or
 // clients were writing, says little of its end. Pauses are left out.
 type estimator struct {
 	spent time.Duration // at work, until at
@@ -21,7 +21,7 @@ type estimateMark struct {
 
 const (
 	estimateLeast = time.Second
-	estimateMost  = 30 * time.Second
+	estimateMost  = 10 * time.Second
 	estimateMarks = 64
 )
 

@@ -194,8 +194,11 @@ func (v *Volume) join(l *link) error {
 	}
 	v.mu.Lock()
 	v.joiner = nil
-	if l.source.resync != nil {
+	if r := l.source.resync; r != nil {
 		p.resyncs++
+		p.lastResync = r.progress()
+		v.log.Info("resync is through", "peer", p.node, "comparedBytes", r.compared, "equalBytes", r.equal, "copiedBytes", r.ackedBytes,
+			"took", time.Since(r.began).Round(time.Millisecond))
 	} else if l.source.missing > 0 {
 		p.catchUps++
 	}

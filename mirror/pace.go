@@ -17,7 +17,8 @@ const (
 	paceIdle  = 500 * time.Millisecond // clients that wrote nothing for so long do not write
 	paceProbe = 2 * paceTick           // at the least rate, to learn the latency without the resync
 	paceAgain = 5 * time.Second        // between two of those
-	paceBurst = 50 * time.Millisecond  // what may go out at once, of a second's bytes
+	paceHung  = 2 * time.Second
+	paceBurst = 50 * time.Millisecond // what may go out at once, of a second's bytes
 	// The latency is in bounds up to paceSlack times that without the resync, and
 	// paceNoise more.
 	paceSlack = 1.1
@@ -33,7 +34,10 @@ const (
 // from then on, the resync goes at its least for two ticks: the mean latency of
 // the second one is what there is without it. From then on each tick in which the
 // mean is out of bounds takes a quarter of the rate, down to the least, and each
-// other one adds a tenth of it.
+// other one adds a tenth of it, if the resync was as fast as it might.
+//
+// A request that takes longer than paceHung waits for something else: for a peer to
+// come into the in-sync set, perhaps, which the resync is about to bring.
 type pacer struct {
 	fixed, least, most int64 // bytes per second; fixed 0 is auto, else most 0 no limit
 	now                func() time.Time
@@ -45,6 +49,7 @@ type pacer struct {
 	writes, flushes latency
 	lastWrite       time.Time // of a client
 	rate            float64   // while clients write
+	used            int64     // bytes that went out since the last judgement
 	tick            time.Time // the next judgement
 	probe           int       // ticks of it that are left
 	again           time.Time // the next probe
@@ -93,7 +98,7 @@ func (p *pacer) limit(now time.Time) float64 {
 		return 0
 	case p.fixed > 0:
 		return float64(p.fixed)
-	case now.Sub(p.lastWrite) > paceIdle:
+	case p.idle(now):
 		return float64(p.most)
 	case p.probe > 0:
 		return float64(p.least)
@@ -120,7 +125,18 @@ func (p *pacer) wait() time.Duration {
 }
 
 // take counts bytes that go out.
-func (p *pacer) take(bytes int64) { p.tokens -= float64(bytes) }
+func (p *pacer) take(bytes int64) {
+	p.tokens -= float64(bytes)
+	p.used += bytes
+}
+
+// idle reports whether no client writes.
+func (p *pacer) idle(now time.Time) bool {
+	return now.Sub(p.lastWrite) > paceIdle && !p.writes.waits(now) && !p.flushes.waits(now)
+}
+
+// waits reports whether the request that is timed is under way, and not hung.
+func (l *latency) waits(now time.Time) bool { return l.lsn != 0 && now.Sub(l.began) < paceHung }
 
 // ordered, flushing: a client's write got its LSN, or a flush waits for one.
 func (p *pacer) ordered(lsn LSN) {
@@ -137,9 +153,9 @@ func (p *pacer) flushing(lsn LSN) {
 
 func (p *pacer) begin(l *latency, lsn LSN) {
 	now := p.now()
-	if now.Sub(p.lastWrite) > paceIdle {
+	if p.idle(now) {
 		p.probe, p.tick = int(paceProbe/paceTick), now.Add(paceTick)
-		p.writes.sum, p.writes.n, p.flushes.sum, p.flushes.n = 0, 0, 0, 0
+		p.forget()
 	}
 	p.lastWrite = now
 	if l.lsn == 0 {
@@ -162,12 +178,12 @@ func (p *pacer) end(l *latency, lsn LSN) {
 
 // judge ends a tick.
 func (p *pacer) judge(now time.Time) {
-	if p.fixed != ResyncAuto || now.Before(p.tick) || now.Sub(p.lastWrite) > paceIdle {
+	if p.fixed != ResyncAuto || now.Before(p.tick) || p.idle(now) {
 		return
 	}
 	p.tick = now.Add(paceTick)
 	for _, l := range []*latency{&p.writes, &p.flushes} { // one that takes long counts before it ends
-		if took := now.Sub(l.began); l.lsn != 0 && l.n == 0 && took > paceTick {
+		if took := now.Sub(l.began); l.waits(now) && l.n == 0 && took > paceTick {
 			l.sum, l.n = took, 1
 		}
 	}
@@ -183,14 +199,19 @@ func (p *pacer) judge(now time.Time) {
 		p.probe = int(paceProbe / paceTick)
 	case p.writes.long() || p.flushes.long():
 		p.rate *= 0.75
-	default:
+	case p.writes.n+p.flushes.n > 0 && float64(p.used) > 0.8*p.rate*paceTick.Seconds():
 		p.rate *= 1.1
 	}
 	p.rate = max(p.rate, float64(p.least))
 	if p.most > 0 {
 		p.rate = min(p.rate, float64(p.most))
 	}
-	p.writes.sum, p.writes.n, p.flushes.sum, p.flushes.n = 0, 0, 0, 0
+	p.forget()
+}
+
+// forget begins a tick.
+func (p *pacer) forget() {
+	p.writes.sum, p.writes.n, p.flushes.sum, p.flushes.n, p.used = 0, 0, 0, 0, 0
 }
 
 // learn takes the tick's mean for that without the resync, half and half with what

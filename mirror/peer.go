@@ -42,6 +42,7 @@ type peer struct {
 	keep        *keepWord // an operator's word for the next handshake
 	catchUps    int
 	resyncs     int
+	lastResync  *Progress // of the last one that was finished
 }
 
 // A claim is what a replica once acknowledged as durable, in one incarnation.

@@ -57,7 +57,7 @@ func (p *peer) status() PeerStatus {
 	s := PeerStatus{
 		Node: p.node, Connection: Connecting, Member: setHasNode(v.super.Set, p.node) && !v.super.Excluded,
 		Received: p.received, Durable: p.durable, OutOfSync: p.bits.Count(),
-		SplitBrain: p.split.status(), Problem: p.problem, CatchUps: p.catchUps, Resyncs: p.resyncs,
+		SplitBrain: p.split.status(), Problem: p.problem, CatchUps: p.catchUps, Resyncs: p.resyncs, LastResync: p.lastResync,
 	}
 	s.Behind = p.behind()
 	l := p.link

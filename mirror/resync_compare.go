@@ -13,12 +13,12 @@ type cacheDropper interface{ DropCache() error }
 // compareLoop answers a source's ChecksumRequests with the checksums of what the store
 // holds, beside the receiver, so that the stream does not wait for reads and hashes.
 //
-// What turns out to be equal is not written again, so it has to be durable. What an
-// earlier session left unsynced is synced before the first answer; what the applier
-// wrote since is in the journal; and blocks of this session have been compared
-// before. A resync that goes on after an interruption believes only the disk: the
+// What turns out to be equal is not written again, so it has to be on the disk. A
+// replica that was whole when the resync began had everything there, or in its
+// journal. A resync that goes on after an interruption believes only the disk: the
 // replica may have failed and been repaired meanwhile, and after a failed sync the
-// page cache has what the disk has not (invariant 9).
+// page cache has what the disk has not (invariant 9). What the applier writes during
+// the session is in the journal, and blocks that came in it were compared before.
 func (l *link) compareLoop() error {
 	v := l.v
 	var h *hasher
@@ -30,14 +30,9 @@ func (l *link) compareLoop() error {
 		case <-l.ctx.Done():
 			return l.ctx.Err()
 		}
-		if h == nil {
-			if err := v.syncStore(); err != nil {
+		if h == nil && l.mine.Description.Resync != nil {
+			if err := v.believeDisk(); err != nil {
 				return err
-			}
-			if d, ok := v.store.(cacheDropper); ok && l.mine.Description.Resync != nil {
-				if err := d.DropCache(); err != nil {
-					return fmt.Errorf("compare with the source: %w", err)
-				}
 			}
 		}
 		if h == nil || key != m.Key {
@@ -75,6 +70,21 @@ func (l *link) compare(body []byte) error {
 	default:
 		return fmt.Errorf("%w: more than %d ChecksumRequests at once", ErrFrame, maxCompares)
 	}
+}
+
+// believeDisk has what is read of the store be what is on its disk.
+func (v *Volume) believeDisk() error {
+	d, ok := v.store.(cacheDropper)
+	if !ok {
+		return nil
+	}
+	if err := v.syncStore(); err != nil { // what was not written cannot be dropped
+		return err
+	}
+	if err := d.DropCache(); err != nil {
+		return fmt.Errorf("compare with the source: %w", err)
+	}
+	return nil
 }
 
 // syncStore makes everything in the store durable.

@@ -104,6 +104,8 @@ type PeerStatus struct {
 
 	CatchUps int `json:"catchUps"` // finished since the volume was opened
 	Resyncs  int `json:"resyncs"`
+	// LastResync is what the last finished one came to, nil if there was none.
+	LastResync *Progress `json:"lastResync,omitempty"`
 }
 
 // Progress of a catch-up or a resync.
