@@ -18,6 +18,7 @@ type targetState struct {
 	acked    Ack
 	resync   *resyncTarget
 	compares chan ChecksumRequest
+	told     bool // of the resync's end
 
 	// The receiver's own.
 	batch batch
@@ -81,6 +82,11 @@ func (l *link) obey(m *Proceed) error {
 		return fmt.Errorf("%w: the Primary's last common record is LSN %d, ours %d", ErrFrame, m.Common, c.Common)
 	case m.Mode != ModeResync && (m.From != m.Common+1 || c.NeedsResync):
 		return fmt.Errorf("%w: %v from LSN %d, and the last common record is LSN %d", ErrFrame, m.Mode, m.From, m.Common)
+	}
+	if m.Mode == ModeResync {
+		if err := l.askTarget(); err != nil {
+			return err
+		}
 	}
 	v.endImage(fmt.Errorf("volume %q on node %q follows node %q from now on, and changes", v.opts.Volume, v.opts.Node, l.peer.node))
 	// The epoch and the volume's name first: what follows is of them.
@@ -230,6 +236,15 @@ func (l *link) sayJoinReady() error {
 		return err
 	}
 	v.endUndo()
+	if t.resync != nil {
+		v.mu.Lock()
+		if !t.told {
+			t.told = true
+			v.emit(EventAfterResyncTarget, l.peer.node, "")
+			v.emit(EventResync, l.peer.node, "it is through")
+		}
+		v.mu.Unlock()
+	}
 	return l.write(&JoinReady{LSN: lsn})
 }
 

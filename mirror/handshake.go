@@ -21,6 +21,7 @@ func (l *link) meet() error {
 		return errAgain
 	}
 	l.met, p.incarnation = true, l.theirs.Incarnation
+	p.fenced, p.fenceAfter = false, time.Time{}
 	p.problem = ""
 	settled := p.split != nil && l.verdict.Verdict != SplitBrain
 	v.broadcast()
@@ -237,12 +238,9 @@ func (l *link) lead() error {
 	if err := l.write(proceed); err != nil {
 		return err
 	}
-	t, body, err := l.next()
+	body, err := l.awaitReady()
 	if err != nil {
 		return err
-	}
-	if t != FrameReady {
-		return l.unexpected(t)
 	}
 	var ready Ready
 	if err := ready.Decode(body); err != nil {
@@ -257,6 +255,9 @@ func (l *link) lead() error {
 		return errAgain
 	}
 	l.source.begin(proceed, l.verdict.Ours.Records, v.end)
+	if l.source.resync != nil {
+		v.emit(EventResync, p.node, "it begins")
+	}
 	p.received, p.durable = ready.End, ready.Durable
 	l.ready = true
 	l.epoch = proceed.Epoch

@@ -189,6 +189,9 @@ func (l *link) unregister(err error) (again bool) {
 
 	v.mu.Lock()
 	p.following = false
+	if l.source.resync != nil || l.target.resync != nil && !l.target.told {
+		v.emit(EventResync, p.node, "it is interrupted")
+	}
 	if p.link == l {
 		p.link = nil
 		switch {

@@ -107,6 +107,8 @@ type Options struct {
 	MinInSync int
 	// OnNoQuorum is what writes meet while there are fewer. Default SuspendIO.
 	OnNoQuorum QuorumPolicy
+	// Hooks are what the volume calls when something happens.
+	Hooks Hooks
 	// BootID is what tells a restart of the process from one of the host.
 	// Default: the kernel's.
 	BootID string

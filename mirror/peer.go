@@ -37,6 +37,8 @@ type peer struct {
 	removeAt    time.Time
 	joinAfter   time.Time // not before: a peer that failed to join waits longer each time
 	joinPause   time.Duration
+	fenced      bool      // FencePeer let us go on without it, and it was not here since
+	fenceAfter  time.Time // FencePeer is not asked before
 	problem     string
 	split       *metSplit // nil without a split-brain
 	keep        *keepWord // an operator's word for the next handshake

@@ -62,7 +62,9 @@ func TestResyncBeginsPaused(t *testing.T) {
 		u.b.start()
 		u.node(node).vol.PauseResync()
 		u.b.heal()
-		u.eventually("it is paused", func() bool { return u.a.peer("b").Replication == PausedSyncS && u.b.peer("a").Replication == PausedSyncT })
+		u.eventually("it is paused", func() bool {
+			return u.a.peer("b").Replication == PausedSyncS && u.b.peer("a").Replication == PausedSyncT
+		})
 		if node == "a" && u.a.peer("b").Progress.Done != 0 {
 			t.Error("some of it went on nevertheless")
 		}

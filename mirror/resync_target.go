@@ -86,6 +86,7 @@ func (l *link) beginResync(m *Proceed) error {
 	l.target.resync = &resyncTarget{}
 	l.target.compares = make(chan ChecksumRequest, maxCompares)
 	kick(l.kick) // the source is told of a pause
+	v.emit(EventResync, l.peer.node, "it begins")
 	v.broadcast()
 	return nil
 }

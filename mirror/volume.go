@@ -81,6 +81,7 @@ type Volume struct {
 	applyKick      chan struct{}
 	checkpointKick chan struct{}
 	watchKick      chan struct{}
+	events         chan Event // for Hooks.Event
 }
 
 // state is what mu guards.

@@ -480,6 +480,7 @@ func TestPreamble(t *testing.T) {
 		t.Fatal(err)
 	}
 	golden(t, "preamble-v2", b.Bytes())
+	golden(t, "preamble-v1", (&Preamble{Min: 1, Max: 1, Nonce: ID{5}, Volume: "vol", Node: "a"}).encode())
 	sent := b.Bytes()
 	got, version, err := ReadPreamble(bytes.NewReader(sent))
 	if err != nil || version != 2 || got != want {

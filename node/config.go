@@ -64,11 +64,19 @@ type Overrides struct {
 	ResyncUndo    *int64
 	OnIOError     *mirror.IOErrorPolicy
 	Split         mirror.SplitPolicies // "" is the default; nothing is stored with the volume
+	Resync        ResyncOverrides      // nor is any of it
 	MinInSync     *int
 	OnNoQuorum    *mirror.QuorumPolicy
 	Store         *string
 	Direct        *bool
 	Journal       *string
+}
+
+// ResyncOverrides say how a volume is resynced, besides its rate.
+type ResyncOverrides struct {
+	RateMin, RateMax *int64 // bytes per second
+	Checksums        *bool
+	After            string // the volume whose resync goes first, "" none
 }
 
 // DefaultConfig is the configuration of a daemon that was given none.

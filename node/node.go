@@ -40,6 +40,7 @@ type Node struct {
 	admin    *adminServer
 	serving  sync.WaitGroup // the NBD listeners' accept loops
 	making   turn           // taken while a volume is created or deleted
+	resyncs  sync.Mutex     // held while resyncs are put in their order
 	stopping atomic.Bool
 	stopOnce sync.Once
 	stopErr  error
