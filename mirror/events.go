@@ -74,7 +74,7 @@ type Hooks struct {
 const maxEvents = 64
 
 // fencePause is how long a lost peer that could not be fenced is left alone.
-const fencePause = 5 * time.Second
+var fencePause = 5 * time.Second // less in tests
 
 // emit tells the embedding program. v.mu is held.
 func (v *Volume) emit(kind EventKind, peer, reason string) {
