@@ -27,7 +27,8 @@
 // can be taken back (rollback.go) by what undo.go keeps. When the replica's own disk fails: fault.go, and detach.go
 // with remote.go. One that lost its journal is repaired (repair.go), for intent.go
 // marked what that leaves in doubt. A replica that is not Primary is read through
-// image.go. Of two that were written to apart split.go tells.
+// image.go. Of two that were written to apart split.go tells. Of all that, an
+// embedding program hears through events.go.
 //
 // # Invariants
 //

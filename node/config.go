@@ -27,7 +27,9 @@ type Config struct {
 	Nodes map[string]string
 	// Volumes override what `lockstep create` stored with a volume.
 	Volumes map[string]Overrides
-	Log     LogConfig
+	// Handlers are run for every volume that has none of its own.
+	Handlers Handlers
+	Log      LogConfig
 
 	// File is where all this was read from, "" for none; for messages.
 	File string
@@ -65,6 +67,7 @@ type Overrides struct {
 	OnIOError     *mirror.IOErrorPolicy
 	Split         mirror.SplitPolicies // "" is the default; nothing is stored with the volume
 	Resync        ResyncOverrides      // nor is any of it
+	Handlers      Handlers             // nor these
 	MinInSync     *int
 	OnNoQuorum    *mirror.QuorumPolicy
 	Store         *string

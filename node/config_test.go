@@ -46,6 +46,7 @@ volumes:
     resync-rate-max: 200MiB
     resync-checksums: false
     resync-after: other
+    handlers: {fence-peer: exit 4, timeout: 5m}
     resync-undo: off
     on-io-error: pass-on
     after-sb-0pri: discard-node-beta
@@ -58,6 +59,10 @@ volumes:
     direct: true
     journal: /fast/data
   other:
+handlers:
+  split-brain: mail -s "$LOCKSTEP_REASON" ops
+  fence-peer: exit 1
+  timeout: 30s
 log: {format: json, level: warn}
 `
 
@@ -83,6 +88,12 @@ func TestConfigWhole(t *testing.T) {
 	policies := mirror.SplitPolicies{ZeroPri: "discard-node-beta", OnePri: "consensus", TwoPri: "call-pri-lost-after-sb"}
 	if got := c.Volumes["data"].Split; got != policies {
 		t.Errorf("policies %+v", got)
+	}
+	if h := c.Volumes["data"].Handlers.over(c.Handlers); fmt.Sprint(h.Commands) != `map[fence-peer:exit 4 split-brain:mail -s "$LOCKSTEP_REASON" ops]` || *h.Timeout != 5*time.Minute {
+		t.Errorf("handlers %+v", h)
+	}
+	if h := c.Volumes["other"].Handlers.over(c.Handlers); h.Commands["fence-peer"] != "exit 1" || *h.Timeout != 30*time.Second {
+		t.Errorf("handlers %+v", h)
 	}
 	if r := c.Volumes["data"].Resync; *r.RateMin != 2<<20 || *r.RateMax != 200<<20 || *r.Checksums || r.After != "other" {
 		t.Errorf("resync %+v", r)
@@ -141,6 +152,7 @@ func TestConfigErrors(t *testing.T) {
 		{"resync after itself", "volumes: {data: {resync-after: data}}", `f:1: volume "data" would be resynced after itself: data after data`},
 		{"resync in a circle", "volumes:\n  a: {resync-after: b}\n  b: {resync-after: c}\n  c: {resync-after: a}\n  d: {resync-after: a}", `volume "a" would be resynced after itself: a after b after c after a`},
 		{"resync after nobody", "volumes: {data: {resync-after: dato}, datb: {}}", `f:1: volume "data": resync-after names volume "dato", which is not in volumes`},
+		{"unknown handler", "handlers: {split-brian: x}", `f:1: unknown key "handlers.split-brian" (did you mean "split-brain"?)`},
 		{"log format", "log: {format: jason}", `f:1: "jason" is not one of text, json (did you mean "json"?)`},
 		{"log level", "log: {level: loud}", `f:1: log.level is "loud": write debug, info, warn or error`},
 	} {

@@ -102,7 +102,7 @@ func (n *Node) options(name string) (o mirror.Options, err error) {
 		Split:     over.Split,
 		MinInSync: s.MinInSync, OnNoQuorum: s.OnNoQuorum,
 		NoResyncChecksums: over.Resync.Checksums != nil && !*over.Resync.Checksums,
-		Hooks:             n.hooks(name),
+		Hooks:             n.hooks(name, s.Peers),
 	}
 	override(&o.ResyncRateMin, over.Resync.RateMin)
 	override(&o.ResyncRateMax, over.Resync.RateMax)
