@@ -157,7 +157,7 @@ func TestFencePeer(t *testing.T) {
 	old := fencePause
 	fencePause = 100 * time.Millisecond
 	t.Cleanup(func() { fencePause = old }) // the rig's own cleanup comes first
-	var fence, asked atomic.Int32 // 0 refuses
+	var fence, asked atomic.Int32          // 0 refuses
 	r := newRig(t, func(o *Options) {
 		o.Hooks.FencePeer = func(_ context.Context, e Event) error {
 			asked.Add(1)
