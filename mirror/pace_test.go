@@ -27,7 +27,7 @@ type paceMoved struct {
 
 func newPaceRig(o Options) *paceRig {
 	o.EnsureDefaults()
-	r := &paceRig{pacer: newPacer(&o), at: time.Unix(1000, 0), base: time.Millisecond, slower: 5 * time.Microsecond}
+	r := &paceRig{pacer: newPacer(&o), at: time.Unix(1000, 0), base: 10 * time.Millisecond, slower: 50 * time.Microsecond}
 	r.now = func() time.Time { return r.at }
 	r.enter()
 	return r
@@ -35,7 +35,7 @@ func newPaceRig(o Options) *paceRig {
 
 // run lets time pass, at most 1 GiB/s of resync and one write at a time.
 func (r *paceRig) run(d time.Duration) (speed float64) {
-	const unit, step = MaxCompare, 50 * time.Microsecond
+	const unit, step = MaxCompare, 200 * time.Microsecond
 	moved, end := r.moved, r.at.Add(d)
 	ends := time.Time{}
 	r.took = nil
@@ -105,29 +105,29 @@ func TestPaceKeepsLatencyInBounds(t *testing.T) {
 	r := newPaceRig(Options{})
 	r.run(time.Second)
 	r.writing = true
-	r.run(20 * time.Second)
-	speed := r.run(20 * time.Second)
+	r.run(8 * time.Second)
+	speed := r.run(8 * time.Second)
 	mean := r.meanTook()
-	// Each MiB/s costs 5 µs: the least makes 20 of 1000, and 125 more are in bounds.
+	// Each MiB/s costs 50 µs: the least makes 0.2 of 10 ms, and 1.0 more are in bounds.
 	if bound := r.base * 115 / 100; mean > bound {
 		t.Errorf("writes took %v in the mean, and %v without the resync", mean, r.base)
 	}
 	if speed < 12*mib {
-		t.Errorf("the resync went at %.1f MiB/s, and might go at 25", speed/mib)
+		t.Errorf("the resync went at %.1f MiB/s, and might go at 20", speed/mib)
 	}
 	// Where the resync costs little, it is fast though clients write.
-	r.slower = 100 * time.Nanosecond
-	r.run(20 * time.Second)
-	if speed := r.run(20 * time.Second); speed < 300*mib {
+	r.slower = time.Microsecond
+	r.run(8 * time.Second)
+	if speed := r.run(8 * time.Second); speed < 300*mib {
 		t.Errorf("%.0f MiB/s where it does not hurt", speed/mib)
 	}
 	if mean := r.meanTook(); mean > r.base+r.base/5 {
 		t.Errorf("writes took %v in the mean, and %v without the resync", mean, r.base)
 	}
 	// And it learns that writes take longer for another reason.
-	r.base *= 10
+	r.base *= 4
 	r.run(30 * time.Second)
-	if speed := r.run(10 * time.Second); speed < 300*mib {
+	if speed := r.run(4 * time.Second); speed < 300*mib {
 		t.Errorf("%.0f MiB/s where writes are slow by themselves", speed/mib)
 	}
 }
@@ -150,18 +150,18 @@ func TestPaceLimits(t *testing.T) {
 		}
 	}
 	r := newPaceRig(Options{ResyncRateMin: 8 * mib, ResyncRateMax: 64 * mib})
-	within("the most, idle", r.run(4*time.Second), 60, 66)
-	r.writing, r.slower = true, 100*time.Nanosecond
-	r.run(20 * time.Second)
-	within("the most, where it does not hurt", r.run(4*time.Second), 55, 66)
+	within("the most, idle", r.run(2*time.Second), 60, 66)
+	r.writing, r.slower = true, time.Microsecond
+	r.run(8 * time.Second)
+	within("the most, where it does not hurt", r.run(2*time.Second), 55, 66)
 	r.slower = time.Millisecond
 	r.run(10 * time.Second)
-	within("the least", r.run(4*time.Second), 7.5, 10)
+	within("the least", r.run(2*time.Second), 7.5, 10)
 
 	r = newPaceRig(Options{ResyncRate: 16 * mib})
-	within("fixed, idle", r.run(4*time.Second), 15.5, 17)
+	within("fixed, idle", r.run(2*time.Second), 15.5, 17)
 	r.writing, r.slower = true, 10*time.Millisecond
-	within("fixed, while clients write", r.run(4*time.Second), 15.5, 17)
+	within("fixed, while clients write", r.run(2*time.Second), 15.5, 17)
 	r = newPaceRig(Options{ResyncRate: ResyncUnlimited})
 	r.writing, r.slower = true, 10*time.Millisecond
 	within("no limit", r.run(time.Second), 900, 1100)
@@ -171,8 +171,8 @@ func TestPaceLimits(t *testing.T) {
 // plainly not the resync's fault is not.
 func TestPaceNoticesAWriteThatHangs(t *testing.T) {
 	r := newPaceRig(Options{})
-	r.writing, r.slower = true, 100*time.Nanosecond
-	r.run(20 * time.Second)
+	r.writing, r.slower = true, time.Microsecond
+	r.run(8 * time.Second)
 	before := r.run(time.Second)
 	r.writing = false
 	r.lsn++

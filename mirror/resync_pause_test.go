@@ -37,7 +37,7 @@ func TestResyncIsPaused(t *testing.T) {
 		u.eventually("what was under way has arrived", func() bool { // for longer than the target waits for more
 			last := before
 			before = *u.a.peer("b").Progress
-			time.Sleep(2 * resyncSyncDelay)
+			time.Sleep(resyncSyncDelay + resyncSyncDelay/4)
 			return last.Done == before.Done && last.Compared == before.Compared
 		})
 		if before.Left != -1 || before.Done == before.Total {
@@ -54,24 +54,33 @@ func TestResyncIsPaused(t *testing.T) {
 	u.inSync("a", "b")
 }
 
-// A resync that begins while it is paused waits, on whichever side.
+// A resync that begins while it is paused waits, until neither side holds it back.
 func TestResyncBeginsPaused(t *testing.T) {
-	for _, node := range []string{"a", "b"} {
-		u := newUndoRig(t, seed(t), nil)
-		u.b.isolate()
-		u.b.start()
-		u.node(node).vol.PauseResync()
-		u.b.heal()
-		u.eventually("it is paused", func() bool {
-			return u.a.peer("b").Replication == PausedSyncS && u.b.peer("a").Replication == PausedSyncT
-		})
-		if node == "a" && u.a.peer("b").Progress.Done != 0 {
-			t.Error("some of it went on nevertheless")
-		}
-		u.node(node).vol.ResumeResync()
-		u.members()
-		u.inSync("a", "b")
+	u := newUndoRig(t, seed(t), nil)
+	u.b.isolate()
+	u.b.start()
+	u.a.vol.PauseResync()
+	u.b.vol.PauseResync()
+	u.b.heal()
+	paused := func() bool {
+		return u.a.peer("b").Replication == PausedSyncS && u.b.peer("a").Replication == PausedSyncT
 	}
+	u.eventually("it is paused", func() bool {
+		v := u.a.vol
+		v.mu.Lock()
+		l := v.peers["b"].link
+		told := l != nil && l.theirPause
+		v.mu.Unlock()
+		return told && paused()
+	})
+	u.a.vol.ResumeResync()
+	u.eventually("b alone holds it back", func() bool { return paused() && strings.Contains(u.a.peer("b").Paused, `on node "b"`) })
+	if p := u.a.peer("b").Progress; p.Done != 0 || p.Compared != 0 {
+		t.Errorf("some of it went on nevertheless: %+v", p)
+	}
+	u.b.vol.ResumeResync()
+	u.members()
+	u.inSync("a", "b")
 }
 
 // Two targets are resynced at once, and share the rate.
