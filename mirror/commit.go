@@ -16,6 +16,9 @@ func (v *Volume) addFlush(req *block.Request, lsn LSN) {
 		return
 	}
 	v.flushes = append(v.flushes, flushWait{lsn, req})
+	if !v.suspended {
+		v.pace.flushing(lsn)
+	}
 	v.wantSync(lsn)
 }
 
@@ -87,6 +90,7 @@ func (v *Volume) advance() {
 		v.evict(s)
 		v.stable = s
 		v.completeFlushes()
+		v.pace.stable(s)
 		v.kickSenders()
 		if v.unsynced > 0 && v.queue.held > v.opts.PendingLimit/4 {
 			kick(v.syncKick)
@@ -105,6 +109,7 @@ func (v *Volume) commitTo(c LSN) {
 	if v.detached == nil {
 		v.pending.enter(v.queue, from, c)
 	}
+	v.pace.committed(c)
 	v.committed, v.crcAt, v.commitCRC = c, c, v.queue.at(c).rec.CRC
 	for l := from; l <= c; l++ {
 		e := v.queue.at(l)

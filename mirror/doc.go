@@ -22,11 +22,13 @@
 // Peers meet in peer.go, link.go, handshake.go and compare.go; the in-sync set
 // changes in membership.go and promote.go, and may be too small for clients
 // (quorum.go); a replica that cannot be caught up from the journal goes through
-// resync_source.go and resync_target.go, and can be taken back (rollback.go) by
-// what undo.go keeps. When the replica's own disk fails: fault.go, and detach.go
+// resync_feed.go (what differs, at the pace of pace.go), resync_source.go,
+// resync_compare.go and resync_target.go, can be held back (resync_pause.go), and
+// can be taken back (rollback.go) by what undo.go keeps. When the replica's own disk fails: fault.go, and detach.go
 // with remote.go. One that lost its journal is repaired (repair.go), for intent.go
 // marked what that leaves in doubt. A replica that is not Primary is read through
-// image.go. Of two that were written to apart split.go tells.
+// image.go. Of two that were written to apart split.go tells. Of all that, an
+// embedding program hears through events.go.
 //
 // # Invariants
 //
@@ -56,9 +58,12 @@
 //	link: sender             records, blocks, heartbeats          link.kick
 //	link: receiver           what comes in                        the connection
 //	link: joiner             making the peer a member             Volume.await
+//	link: feeder             what a resync's source has to send   resyncSource.feedKick, sums
+//	link: comparer           checksums for a resync's source      targetState.compares
 //	link: answerer, one a    reading for a diskless Primary       link.server
 //	  read
 //	link: measurer, once     what we have in a split-brain        its end is waited for
+//	eventLoop                Hooks.Event, in order                emit
 //	detach, once             the diskless Primary's generation    Volume.change
 //
 // Every one ends before Close returns. Locks are taken in this order:

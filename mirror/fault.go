@@ -42,6 +42,7 @@ func (v *Volume) faultLocked(err error, readFrom uint32) {
 	if v.failure != nil || v.detached != nil || v.ctx.Err() != nil {
 		return
 	}
+	v.emit(EventLocalIOError, "", err.Error())
 	if v.mayDetach() {
 		v.detachLocked(err)
 	} else {

@@ -17,6 +17,8 @@ type targetState struct {
 	joinSaid LSN
 	acked    Ack
 	resync   *resyncTarget
+	compares chan ChecksumRequest
+	told     bool // of the resync's end
 
 	// The receiver's own.
 	batch batch
@@ -58,7 +60,7 @@ func (l *link) follow() error {
 	if err := l.write(ready); err != nil {
 		return err
 	}
-	err = l.together(l.receive, l.answer)
+	err = l.together(l.receive, l.answer, l.compareLoop)
 	l.server.wg.Wait()
 	return err
 }
@@ -80,6 +82,11 @@ func (l *link) obey(m *Proceed) error {
 		return fmt.Errorf("%w: the Primary's last common record is LSN %d, ours %d", ErrFrame, m.Common, c.Common)
 	case m.Mode != ModeResync && (m.From != m.Common+1 || c.NeedsResync):
 		return fmt.Errorf("%w: %v from LSN %d, and the last common record is LSN %d", ErrFrame, m.Mode, m.From, m.Common)
+	}
+	if m.Mode == ModeResync {
+		if err := l.askTarget(); err != nil {
+			return err
+		}
 	}
 	v.endImage(fmt.Errorf("volume %q on node %q follows node %q from now on, and changes", v.opts.Volume, v.opts.Node, l.peer.node))
 	// The epoch and the volume's name first: what follows is of them.
@@ -134,6 +141,10 @@ func (l *link) receive() error {
 			err = l.serveRead(body)
 		case FrameResyncStart, FrameBlock, FrameResyncEnd:
 			err = l.resyncFrame(t, body)
+		case FrameChecksumRequest:
+			err = l.compare(body)
+		case FrameResyncPause:
+			err = l.resyncPause(body)
 		default:
 			err = l.unexpected(t)
 		}
@@ -142,6 +153,9 @@ func (l *link) receive() error {
 		}
 		if !l.in.Buffered() {
 			if err := l.writeHeld(); err != nil {
+				return err
+			}
+			if err := l.syncInTime(); err != nil {
 				return err
 			}
 			if err := l.acknowledge(false); err != nil {
@@ -188,6 +202,15 @@ func (l *link) answer() error {
 		if err := l.acknowledge(anyway); err != nil {
 			return err
 		}
+		v := l.v
+		v.mu.Lock()
+		pause := l.sayPause()
+		v.mu.Unlock()
+		if pause != nil {
+			if err := l.write(pause); err != nil {
+				return err
+			}
+		}
 		if err := l.sayJoinReady(); err != nil {
 			return err
 		}
@@ -213,6 +236,15 @@ func (l *link) sayJoinReady() error {
 		return err
 	}
 	v.endUndo()
+	if t.resync != nil {
+		v.mu.Lock()
+		if !t.told {
+			t.told = true
+			v.emit(EventAfterResyncTarget, l.peer.node, "")
+			v.emit(EventResync, l.peer.node, "it is through")
+		}
+		v.mu.Unlock()
+	}
 	return l.write(&JoinReady{LSN: lsn})
 }
 

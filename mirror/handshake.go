@@ -9,19 +9,7 @@ import (
 
 // meet exchanges Hellos and judges the two histories (replication.md 5).
 func (l *link) meet() error {
-	sent := make(chan error, 1)
-	go func() { sent <- l.write(&l.mine) }()
-	t, body, err := l.next()
-	if err != nil {
-		return err
-	}
-	if t != FrameHello {
-		return l.unexpected(t)
-	}
-	if err := l.hello.Decode(body); err != nil {
-		return err
-	}
-	if err := <-sent; err != nil {
+	if err := l.exchangeHellos(); err != nil {
 		return err
 	}
 	l.theirs = l.hello.Description
@@ -33,6 +21,7 @@ func (l *link) meet() error {
 		return errAgain
 	}
 	l.met, p.incarnation = true, l.theirs.Incarnation
+	p.fenced, p.fenceAfter = false, time.Time{}
 	p.problem = ""
 	settled := p.split != nil && l.verdict.Verdict != SplitBrain
 	v.broadcast()
@@ -42,6 +31,37 @@ func (l *link) meet() error {
 	}
 	v.log.Info("met a peer", "peer", p.node, "role", l.theirs.Role, "verdict", l.verdict.Verdict, "reason", l.verdict.Reason)
 	return l.judge()
+}
+
+// exchangeHellos has the acceptor speak first, for it chose the protocol version.
+func (l *link) exchangeHellos() error {
+	say := func() error {
+		l.mine.Version = l.version
+		return l.write(&l.mine)
+	}
+	if !l.dialled {
+		if err := say(); err != nil {
+			return err
+		}
+	}
+	t, body, err := l.next()
+	if err != nil {
+		return err
+	}
+	if t != FrameHello {
+		return l.unexpected(t)
+	}
+	if err := l.hello.Decode(body); err != nil {
+		return err
+	}
+	if !l.dialled {
+		return nil
+	}
+	if l.hello.Version < ProtocolVersionMin || l.hello.Version > l.version {
+		return fmt.Errorf("%w: it chose protocol version %d of %d to %d", ErrFrame, l.hello.Version, ProtocolVersionMin, l.version)
+	}
+	l.version = l.hello.Version
+	return say()
 }
 
 // judge refuses what cannot go together.
@@ -218,12 +238,9 @@ func (l *link) lead() error {
 	if err := l.write(proceed); err != nil {
 		return err
 	}
-	t, body, err := l.next()
+	body, err := l.awaitReady()
 	if err != nil {
 		return err
-	}
-	if t != FrameReady {
-		return l.unexpected(t)
 	}
 	var ready Ready
 	if err := ready.Decode(body); err != nil {
@@ -238,6 +255,9 @@ func (l *link) lead() error {
 		return errAgain
 	}
 	l.source.begin(proceed, l.verdict.Ours.Records, v.end)
+	if l.source.resync != nil {
+		v.emit(EventResync, p.node, "it begins")
+	}
 	p.received, p.durable = ready.End, ready.Durable
 	l.ready = true
 	l.epoch = proceed.Epoch
@@ -251,7 +271,7 @@ func (l *link) lead() error {
 		l.closeSplit()
 	}
 	v.log.Info("session begins", "peer", p.node, "mode", proceed.Mode, "from", proceed.From, "missing", l.verdict.Ours.Records)
-	return l.together(l.sendLoop, l.ackLoop, l.joinLoop)
+	return l.together(l.sendLoop, l.ackLoop, l.joinLoop, l.feedLoop)
 }
 
 // checkStanding settles what has to be settled before a session can begin.

@@ -532,7 +532,7 @@ func TestInvariant8OnlyAMemberMayLead(t *testing.T) {
 			}
 			b.kill()
 			b.create()
-			a.vol.opts.ResyncRate = 1
+			a.setRate(1)
 			b.start()
 			r.eventually("b is Inconsistent", func() bool { return b.vol.Status().Disk == Inconsistent })
 			a.kill()

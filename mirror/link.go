@@ -18,7 +18,8 @@ type link struct {
 	peer    *peer
 	v       *Volume
 	conn    net.Conn
-	version uint16
+	version uint16 // of the protocol; a dialler's own newest until the Hellos were exchanged
+	dialled bool
 	in      *FrameReader
 	kick    chan struct{} // for the sender
 	ctx     context.Context
@@ -49,6 +50,9 @@ type link struct {
 	source sourceState
 	target targetState
 
+	theirPause bool // the peer holds the resync back
+	pauseSaid  bool // what it was told of us
+
 	reads  remoteReads // as Primary (remote.go)
 	server readServer  // as Secondary
 }
@@ -69,14 +73,14 @@ func (r *refusal) Error() string { return r.sentence }
 
 // serve runs one connection to its end and reports whether the next attempt is
 // to follow at once.
-func (p *peer) serve(conn net.Conn, version uint16) (again bool) {
+func (p *peer) serve(conn net.Conn, version uint16, dialled bool) (again bool) {
 	p.one.Lock()
 	defer p.one.Unlock()
 	v := p.v
 	if t, ok := conn.(*net.TCPConn); ok {
 		_ = t.SetNoDelay(true) // the default; batches are ours to make
 	}
-	l := &link{peer: p, v: v, conn: conn, version: version, kick: make(chan struct{}, 1),
+	l := &link{peer: p, v: v, conn: conn, version: version, dialled: dialled, kick: make(chan struct{}, 1),
 		in: NewFrameReader(bufio.NewReaderSize(conn, recvBuffer))}
 	l.reads = remoteReads{slots: make(chan struct{}, maxReads), waiting: make(map[uint64]remoteRead)}
 	l.server.slots = make(chan struct{}, maxReads)
@@ -110,7 +114,6 @@ func (l *link) register() (ok, again bool) {
 	p.link = l
 	p.received, p.durable = 0, 0 // forgotten at the handshake (replication.md 2)
 	l.mine = v.describe(p)
-	l.mine.Version = l.version
 	return true, false
 }
 
@@ -186,6 +189,9 @@ func (l *link) unregister(err error) (again bool) {
 
 	v.mu.Lock()
 	p.following = false
+	if l.source.resync != nil || l.target.resync != nil && !l.target.told {
+		v.emit(EventResync, p.node, "it is interrupted")
+	}
 	if p.link == l {
 		p.link = nil
 		switch {
@@ -320,14 +326,16 @@ func (l *link) next() (FrameType, []byte, error) {
 		}
 		return 0, nil, fmt.Errorf("connection to %q: %w", l.peer.node, err)
 	}
-	switch t {
-	case FrameBye:
+	switch {
+	case t.since() > l.version:
+		return 0, nil, fmt.Errorf("%w: %v in a session of protocol version %d", ErrFrame, t, l.version)
+	case t == FrameBye:
 		var m Bye
 		if err := m.Decode(body); err != nil {
 			return 0, nil, err
 		}
 		return 0, nil, &m
-	case FrameRefuse:
+	case t == FrameRefuse:
 		var m Refuse
 		if err := m.Decode(body); err != nil {
 			return 0, nil, err

@@ -60,15 +60,26 @@ func (p *peer) stranger(m Member) bool {
 // acknowledged.
 func (v *Volume) shrink() {
 	v.mu.Lock()
-	due := v.role == Primary && v.failure == nil && (len(v.lost()) > 0 || v.suspended)
+	gone := v.lost()
+	due := v.role == Primary && v.failure == nil && (len(gone) > 0 || v.suspended)
+	leave := due && v.mayLeave(gone...) && (v.detached == nil || v.memberLeft(gone))
 	v.mu.Unlock()
 	if !due {
 		return
 	}
+	if leave {
+		if fenced, _ := v.fence(gone); len(fenced) < len(gone) {
+			return // Status says why
+		}
+	}
 	v.change.Lock()
 	defer v.change.Unlock()
 	v.mu.Lock()
-	gone := v.lost()
+	gone = v.lost()
+	if leave && !v.allFenced(gone) {
+		v.mu.Unlock()
+		return // another was lost meanwhile
+	}
 	if v.role != Primary || v.lastMemberLost(gone) {
 		v.mu.Unlock()
 		return
@@ -194,10 +205,16 @@ func (v *Volume) join(l *link) error {
 	}
 	v.mu.Lock()
 	v.joiner = nil
-	if l.source.resync != nil {
+	if r := l.source.resync; r != nil {
 		p.resyncs++
+		p.lastResync = r.progress()
+		v.log.Info("resync is through", "peer", p.node, "comparedBytes", r.compared, "equalBytes", r.equal, "copiedBytes", r.ackedBytes,
+			"took", time.Since(r.began).Round(time.Millisecond))
 	} else if l.source.missing > 0 {
 		p.catchUps++
+	}
+	if l.source.resync != nil {
+		v.emit(EventResync, p.node, "it is through")
 	}
 	l.source.resync, l.source.catchingUp = nil, false
 	base := v.position(j)

@@ -43,7 +43,7 @@ func newVolume(o Options) *Volume {
 	v := &Volume{
 		opts: o, log: o.Logger.With("volume", o.Volume), store: o.Store, pending: newPending(),
 		syncKick: make(chan struct{}, 1), applyKick: make(chan struct{}, 1),
-		checkpointKick: make(chan struct{}, 1), watchKick: make(chan struct{}, 1),
+		checkpointKick: make(chan struct{}, 1), watchKick: make(chan struct{}, 1), events: make(chan Event, maxEvents),
 	}
 	v.ctx, v.stop = context.WithCancel(context.Background())
 	v.queue = newQueue(1) // until recover knows better
@@ -52,6 +52,7 @@ func newVolume(o Options) *Volume {
 	v.peers = make(map[string]*peer)
 	v.leaving = make(map[string]*peer)
 	v.genNotes = make(map[ID]genNote)
+	v.pace = newPacer(&o)
 	for _, node := range o.Peers {
 		v.peers[node] = newPeer(v, node)
 	}
@@ -295,6 +296,9 @@ func (v *Volume) start() {
 	v.wg.Go(v.applyLoop)
 	v.wg.Go(v.checkpointLoop)
 	v.wg.Go(v.watchLoop)
+	if v.opts.Hooks.Event != nil {
+		v.wg.Go(v.eventLoop)
+	}
 	for _, p := range v.peers {
 		v.wg.Go(p.dialLoop)
 	}

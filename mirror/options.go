@@ -85,8 +85,14 @@ type Options struct {
 	SyncInterval time.Duration
 	// RetryInterval is the pause between attempts to connect. Default 500 ms.
 	RetryInterval time.Duration
-	// ResyncRate limits a bitmap resync, bytes per second; 0 is no limit.
-	ResyncRate int64
+	// ResyncRate is how fast the bitmap resyncs to all peers together go, bytes of the
+	// volume per second, or ResyncUnlimited. Default ResyncAuto: between ResyncRateMin,
+	// which it takes whatever clients do, default DefaultResyncRateMin, and
+	// ResyncRateMax, 0 no limit, such that clients' writes do not take notably longer.
+	ResyncRate                   int64
+	ResyncRateMin, ResyncRateMax int64
+	// NoResyncChecksums has a resync copy what may differ without comparing it first.
+	NoResyncChecksums bool
 	// ResyncUndo is the most bytes on disk that a bitmap resync may keep of what it
 	// overwrites, so that it can be rolled back: 0 is no limit, UndoOff keeps nothing.
 	ResyncUndo int64
@@ -101,6 +107,8 @@ type Options struct {
 	MinInSync int
 	// OnNoQuorum is what writes meet while there are fewer. Default SuspendIO.
 	OnNoQuorum QuorumPolicy
+	// Hooks are what the volume calls when something happens.
+	Hooks Hooks
 	// BootID is what tells a restart of the process from one of the host.
 	// Default: the kernel's.
 	BootID string
@@ -122,6 +130,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.MinInSync == 0 {
 		o.MinInSync = 1
+	}
+	if o.ResyncRateMin == 0 {
+		o.ResyncRateMin = DefaultResyncRateMin
 	}
 	if o.RetryInterval == 0 {
 		o.RetryInterval = 500 * time.Millisecond
@@ -162,6 +173,9 @@ func (o *Options) Validate() error {
 	}
 	if o.PeerTimeout < 200*time.Millisecond {
 		bad("PeerTimeout is %v, the least is 200ms", o.PeerTimeout)
+	}
+	if o.ResyncRate < ResyncUnlimited || o.ResyncRateMin < 0 || o.ResyncRateMax < 0 {
+		bad("ResyncRate is %d, ResyncRateMin %d and ResyncRateMax %d bytes per second", o.ResyncRate, o.ResyncRateMin, o.ResyncRateMax)
 	}
 	if o.ResyncUndo < UndoOff {
 		bad("ResyncUndo is %d bytes", o.ResyncUndo)

@@ -37,11 +37,14 @@ type peer struct {
 	removeAt    time.Time
 	joinAfter   time.Time // not before: a peer that failed to join waits longer each time
 	joinPause   time.Duration
+	fenced      bool      // FencePeer let us go on without it, and it was not here since
+	fenceAfter  time.Time // FencePeer is not asked before
 	problem     string
 	split       *metSplit // nil without a split-brain
 	keep        *keepWord // an operator's word for the next handshake
 	catchUps    int
 	resyncs     int
+	lastResync  *Progress // of the last one that was finished
 }
 
 // A claim is what a replica once acknowledged as durable, in one incarnation.
@@ -103,7 +106,7 @@ func (p *peer) dialOnce() (again bool) {
 		p.note(err.Error())
 		return false
 	}
-	return p.serve(conn, ProtocolVersionMax)
+	return p.serve(conn, ProtocolVersionMax, true)
 }
 
 // awaitEnd waits until no connection runs.
@@ -147,7 +150,7 @@ func (v *Volume) Accept(conn net.Conn, pre Preamble, version uint16) {
 	v.mu.Lock()
 	p.closeLink(CodeBusy, "the peer has opened a newer connection")
 	v.mu.Unlock()
-	v.wg.Go(func() { p.serve(conn, version) })
+	v.wg.Go(func() { p.serve(conn, version, false) })
 }
 
 // failed is why the replica is Failed, nil if it is not.

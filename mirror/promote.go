@@ -46,6 +46,9 @@ func (e *UnsafePromotionError) Error() string {
 func (v *Volume) Promote(ctx context.Context, o PromoteOptions) error {
 	if o.Force {
 		v.awaitPrimaryGone(ctx)
+		if err := v.fenceAbsent(); err != nil {
+			return fmt.Errorf("promote volume %q by force: %w", v.opts.Volume, err)
+		}
 	} else {
 		v.awaitSafe(ctx)
 	}

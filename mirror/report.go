@@ -19,6 +19,7 @@ func (v *Volume) Status() Status {
 		Applied: v.applied, Checkpoint: v.checkpoint, PendingBytes: v.queue.held, InDoubt: v.intent.Count(),
 		Journal:  JournalStatus{First: v.journal.First(), Used: v.journal.Used(), Size: v.journal.Size()},
 		Sessions: len(v.sessions), Waiting: v.waitingFor(), Serving: v.serving, Image: v.image.status(),
+		ResyncPaused: v.pausedByUser, ResyncAfter: v.pausedAfter,
 		MinInSync: v.opts.MinInSync, OnNoQuorum: v.opts.OnNoQuorum, Suspended: v.suspended,
 		Peers: []PeerStatus{},
 	}
@@ -56,7 +57,7 @@ func (p *peer) status() PeerStatus {
 	s := PeerStatus{
 		Node: p.node, Connection: Connecting, Member: setHasNode(v.super.Set, p.node) && !v.super.Excluded,
 		Received: p.received, Durable: p.durable, OutOfSync: p.bits.Count(),
-		SplitBrain: p.split.status(), Problem: p.problem, CatchUps: p.catchUps, Resyncs: p.resyncs,
+		SplitBrain: p.split.status(), Problem: p.problem, CatchUps: p.catchUps, Resyncs: p.resyncs, LastResync: p.lastResync,
 	}
 	s.Behind = p.behind()
 	l := p.link
@@ -72,6 +73,9 @@ func (p *peer) status() PeerStatus {
 		}
 		s.Disk = &disk
 		s.Replication, s.Progress = l.replication()
+		if s.Replication == PausedSyncS || s.Replication == PausedSyncT {
+			s.Paused = l.pauseReason()
+		}
 		if l.idles() && l.verdict.Verdict != InSync {
 			s.Reason = l.verdict.Reason
 		}
@@ -118,8 +122,15 @@ func (l *link) replication() (ReplState, *Progress) {
 		return ReplOff, nil
 	case s.resync != nil:
 		r := s.resync
-		return SyncSource, progress(r.ackedBytes, r.total, int64(r.acked), r.began)
+		state := SyncSource
+		if l.paused() && !r.done {
+			state = PausedSyncS
+		}
+		return state, r.progress()
 	case t.resync != nil && l.v.super.Resync != nil:
+		if l.paused() && !t.resync.whole {
+			return PausedSyncT, nil
+		}
 		return SyncTarget, nil
 	case l.idles() && l.verdict.Verdict != InSync:
 		return ReplOff, nil // one lacks something, and nobody sends it
@@ -137,6 +148,19 @@ func (l *link) replication() (ReplState, *Progress) {
 		return CatchUp, progress(done, total, int64(l.peer.received-min(l.peer.received, s.from-1)), s.began)
 	}
 	return Established, nil
+}
+
+// progress of a resync. v.mu is held.
+func (r *resyncSource) progress() *Progress {
+	now := time.Now()
+	p := &Progress{
+		Done: r.doneBytes(), Total: r.total, Records: int64(r.acked), Compared: r.compared, Equal: r.equal, Copied: r.ackedBytes,
+		Elapsed: now.Sub(r.began), Speed: int64(r.estimate.speed()), Left: r.estimate.left(now, r.total),
+	}
+	if p.Done >= p.Total {
+		p.Left = 0
+	}
+	return p
 }
 
 func progress(done, total, count int64, began time.Time) *Progress {

@@ -15,15 +15,23 @@ import (
 // records the journal no longer holds (replication.md 7). The peer's bitmap
 // itself only grows until the peer is a member again.
 type resyncSource struct {
-	left *bitmap.Blocks // what is still to be sent
+	left *bitmap.Blocks // what the target may lack, at the start
 	// remaining is what the target may lack after this session.
 	remaining *remainder
 	upTo      LSN   // the newest record that is not on the stream, but in the blocks
-	next      int64 // bytes: the cursor
 	total     int64 // bytes
 	began     time.Time
+	compares  bool            // the target's checksums are asked for first
+	sums      chan *Checksums // for the feeder (resync_feed.go)
+	feedKick  chan struct{}
 
 	// v.mu guards these.
+	ready      []feed // what has to be sent, as the feeder found
+	readyBytes int64  // of it that is data
+	fed        bool   // it has found everything
+	compared   int64  // bytes
+	equal      int64  // bytes of those that did not have to cross
+	estimate   estimator
 	flight     []flyingBlock // under way
 	inFlight   int64         // bytes of their payload
 	sentBytes  int64
@@ -138,10 +146,21 @@ func (l *link) planResync() (*Proceed, error) {
 	left := remaining.Snapshot()
 	v.mu.Lock()
 	p.bitsThrough = max(p.bitsThrough, from-1)
-	l.source.resync = &resyncSource{left: left, remaining: remaining, upTo: from - 1, total: left.Count(), began: time.Now()}
+	l.source.resync = &resyncSource{
+		left: left, remaining: remaining, upTo: from - 1, total: left.Count(), began: time.Now(), compares: l.mayCompare(),
+		sums: make(chan *Checksums, maxCompares), feedKick: make(chan struct{}, 1),
+	}
+	l.source.resync.note()
 	v.mu.Unlock()
 	v.log.Info("the journal does not reach back: blocks are copied", "peer", p.node, "bytes", left.Count(), "outOfSync", p.bits.Count(), "full", full, "base", base.LSN)
 	return &Proceed{Mode: ModeResync, Volume: sb.Volume, Epoch: sb.Epoch, Common: c.Common, From: from, PrevCRC: crc, History: sb.History}, nil
+}
+
+// mayCompare: the target may have blocks that are as ours. A new one has none but
+// zeroes, which cross as a length.
+func (l *link) mayCompare() bool {
+	isNew := l.theirs.Resync == nil && len(l.theirs.History) == 0
+	return l.version >= 2 && !isNew && !l.v.opts.NoResyncChecksums
 }
 
 // markRecords sets the blocks of the records from … upTo in the peer's bitmap.
@@ -161,33 +180,26 @@ func (l *link) markRecords(from, upTo LSN) error {
 	return err
 }
 
-// sendBlock sends the next block, or the end, if the window and the rate allow
-// it. It is called between frames of records, on the sender's goroutine: every
+// sendBlock sends the next block that the feeder found, or the end, if the window
+// allows it. It is called between frames of records, on the sender's goroutine: every
 // record that was sent before is older than what the block was read after, or
-// is not yet stable and so not applied there before it (replication.md 7). What
-// the stream does not bring has to be committed first, for a block shows no more.
+// is not yet stable and so not applied there before it (replication.md 7).
 func (l *link) sendBlock(r *resyncSource) (bool, error) {
 	v := l.v
 	v.mu.Lock()
-	wait := v.committed < r.upTo || r.endSent || r.inFlight >= resyncWindow || len(r.flight) >= resyncBlocks || r.early(v.opts.ResyncRate)
-	committed := v.committed
-	v.mu.Unlock()
+	wait := r.endSent || r.inFlight >= resyncWindow || len(r.flight) >= resyncBlocks || len(r.ready) == 0 && !r.fed
 	if wait {
+		v.mu.Unlock()
 		return false, nil
 	}
-	if r.sentBlocks == 0 {
-		if err := l.write(&ResyncStart{Bytes: r.total}); err != nil {
-			return false, err
-		}
-	}
-	off, n, ok := r.left.Next(r.next)
-	if !ok {
-		v.mu.Lock()
+	if len(r.ready) == 0 {
 		r.endSent = true
 		v.mu.Unlock()
 		return true, l.write(&ResyncEnd{LSN: l.source.next - 1})
 	}
-	n = min(n, journal.MaxZeroRange)
+	off, n := r.ready[0].off, r.ready[0].n
+	committed := v.committed
+	v.mu.Unlock()
 	r.remaining.Clear(off, n) // before it is read
 	run := n
 	n, buf, err := v.readBlock(off, n)
@@ -204,7 +216,7 @@ func (l *link) sendBlock(r *resyncSource) (bool, error) {
 		defer buf.Unref()
 	}
 	v.mu.Lock()
-	r.next = off + n
+	r.pop(n)
 	r.sentBytes += n
 	r.sentBlocks++
 	r.flight = append(r.flight, flyingBlock{off, n, int64(len(payload))})
@@ -213,10 +225,11 @@ func (l *link) sendBlock(r *resyncSource) (bool, error) {
 	return true, l.writeBuffers(net.Buffers{AppendBlockHeader(nil, &b, payload), payload})
 }
 
-// early reports whether more was sent than the rate allows by now.
-func (r *resyncSource) early(rate int64) bool {
-	return rate > 0 && float64(r.sentBytes) > time.Since(r.began).Seconds()*float64(rate)
-}
+// doneBytes is how many the target has, durably. v.mu is held.
+func (r *resyncSource) doneBytes() int64 { return r.ackedBytes + r.equal }
+
+// note keeps the estimate of the time left true. v.mu is held.
+func (r *resyncSource) note() { r.estimate.note(time.Now(), r.doneBytes()) }
 
 // readBlock reads up to n bytes at off as clients see them. A buffer of nil
 // means that the range of the returned length reads as zeroes.
@@ -299,6 +312,7 @@ func (l *link) blockAck(body []byte) error {
 		r.flight = r.flight[1:]
 	}
 	r.ackedBytes = max(r.ackedBytes, m.Bytes)
+	r.note()
 	r.done = r.endSent && r.acked == r.sentBlocks
 	kick(l.kick)
 	v.broadcast()

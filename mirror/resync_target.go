@@ -3,6 +3,7 @@ package mirror
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/snapshot"
@@ -12,8 +13,9 @@ import (
 type resyncTarget struct {
 	blocks   uint64
 	bytes    int64
-	unsynced int64 // bytes written since the store was synced
-	pending  int   // blocks since then
+	unsynced int64     // bytes written since the store was synced
+	pending  int       // blocks since then
+	since    time.Time // the first of them was written
 	total    int64
 	whole    bool // every block came and is durable
 
@@ -82,6 +84,9 @@ func (l *link) beginResync(m *Proceed) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	l.target.resync = &resyncTarget{}
+	l.target.compares = make(chan ChecksumRequest, maxCompares)
+	kick(l.kick) // the source is told of a pause
+	v.emit(EventResync, l.peer.node, "it begins")
 	v.broadcast()
 	return nil
 }
@@ -288,6 +293,9 @@ func (l *link) writeHeld() error {
 	r.blocks += uint64(len(r.held))
 	r.bytes += bytes
 	v.mu.Unlock()
+	if r.pending == 0 {
+		r.since = time.Now()
+	}
 	r.unsynced += r.heldBytes
 	r.pending += len(r.held)
 	l.dropHeld()
@@ -317,15 +325,27 @@ func (l *link) dropHeld() {
 	kick(v.applyKick)
 }
 
+// resyncSyncDelay is how long blocks wait for a sync at most, while more come: so a
+// slow resync is acknowledged as it goes on.
+const resyncSyncDelay = 200 * time.Millisecond
+
+// syncInTime syncs the blocks that have waited long enough.
+func (l *link) syncInTime() error {
+	r := l.target.resync
+	if r == nil || r.pending == 0 || time.Since(r.since) < resyncSyncDelay {
+		return nil
+	}
+	return l.syncBlocks()
+}
+
 // syncBlocks makes every block that came durable in the store.
 func (l *link) syncBlocks() error {
-	v, r := l.v, l.target.resync
+	r := l.target.resync
 	if err := l.writeHeld(); err != nil {
 		return err
 	}
-	if err := v.store.Sync(); err != nil {
-		v.faultStore(err)
-		return fmt.Errorf("sync the backing store: %w", err)
+	if err := l.v.syncStore(); err != nil {
+		return err
 	}
 	r.unsynced, r.pending = 0, 0
 	return l.write(&BlockAck{Blocks: r.blocks, Bytes: r.bytes})

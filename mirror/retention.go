@@ -145,6 +145,10 @@ func (v *Volume) bitsInstead(bytes int64) (LSN, error) {
 	if len(away) == 0 || from > upTo {
 		return v.raiseBases()
 	}
+	clean := map[*peer]bool{}
+	for _, p := range away {
+		clean[p] = p.bits.Count() == 0
+	}
 	last, err := v.setBits(away, from, upTo, bytes)
 	if err != nil {
 		return 0, err
@@ -155,6 +159,9 @@ func (v *Volume) bitsInstead(bytes int64) (LSN, error) {
 		}
 		v.mu.Lock()
 		p.bitsThrough = max(p.bitsThrough, last)
+		if clean[p] {
+			v.emit(EventOutOfSync, p.node, fmt.Sprintf("%d bytes of what it lacks are no longer in the journal", p.bits.Count()))
+		}
 		v.mu.Unlock()
 		v.log.Info("journal is short of space: the oldest writes went into the bitmap of a peer that is away",
 			"peer", p.node, "through", last, "outOfSyncBytes", p.bits.Count())

@@ -30,6 +30,8 @@ type rig struct {
 	fake  bool                // on fake disks (rig_fault_test.go)
 	made  CreateOptions       // of every replica, but for its node's name
 	gates map[[2]string]*gate // by the nodes from and to
+	// version of the protocol that those choose who are dialled, 0: the newest.
+	version uint16
 }
 
 type rigNode struct {
@@ -218,6 +220,9 @@ func (n *rigNode) accept(l net.Listener) {
 			if !ok {
 				conn.Close()
 				return
+			}
+			if n.rig.version != 0 {
+				version = n.rig.version
 			}
 			v.Accept(n.rig.gates[[2]string{n.name, pre.Node}].wrap(conn), pre, version)
 		}()

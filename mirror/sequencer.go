@@ -291,6 +291,9 @@ func (v *Volume) enqueue(b *batch) {
 		v.chain = rec.Seal(v.chain)
 		v.queue.push(*rec, b.reqs[i], false)
 	}
+	if !v.suspended {
+		v.pace.ordered(v.end)
+	}
 	v.kickSenders()
 }
 

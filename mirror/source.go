@@ -258,7 +258,7 @@ func (l *link) writeBuffers(bufs net.Buffers) error {
 // set, and a stable LSN that no record carries.
 func (l *link) say(stable LSN) (bool, error) {
 	v, s := l.v, &l.source
-	var msgs [3]Message
+	var msgs [4]Message
 	out := msgs[:0]
 	v.mu.Lock()
 	if want := min(v.syncWant, s.next-1); want > s.asked && want > l.peer.durable && s.next > v.syncWant {
@@ -272,6 +272,9 @@ func (l *link) say(stable LSN) (bool, error) {
 	if s.confirm || member && !s.greeted && l.peer.received >= s.goal {
 		s.confirm, s.greeted = false, true
 		out = append(out, &SetUpdate{SetVersion: v.super.SetVersion, Epoch: v.super.Epoch, Confirmed: true, Set: v.super.Set})
+	}
+	if pause := l.sayPause(); pause != nil {
+		out = append(out, pause)
 	}
 	tell := v.stable > s.told
 	s.told = max(s.told, v.stable)
@@ -301,6 +304,10 @@ func (l *link) ackLoop() error {
 			err = l.blockAck(body)
 		case FrameReadReply:
 			err = l.readReply(body)
+		case FrameChecksums:
+			err = l.checksums(body)
+		case FrameResyncPause:
+			err = l.resyncPause(body)
 		default:
 			err = l.unexpected(t)
 		}

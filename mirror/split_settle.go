@@ -67,6 +67,9 @@ func (l *link) settle(m *metSplit, mine splitParty) error {
 	l.v.mu.Unlock()
 	switch {
 	case s.loser == Neither:
+		l.v.mu.Lock()
+		l.v.emit(EventSplitBrain, l.peer.node, c.Reason)
+		l.v.mu.Unlock()
 		return &refusal{CodeSplitBrain, c.Reason}
 	case s.demote && s.loser == Theirs:
 		return fmt.Errorf("%s; it is being demoted", s.reason)

@@ -11,7 +11,7 @@ var (
 	roleNames     = []string{"Secondary", "Primary"}
 	diskNames     = []string{"Diskless", "Attaching", "Failed", "Inconsistent", "Outdated", "Consistent", "UpToDate"}
 	connNames     = []string{"StandAlone", "Connecting", "Connected"}
-	replNames     = []string{"Off", "Established", "CatchUp", "SyncSource", "SyncTarget"}
+	replNames     = []string{"Off", "Established", "CatchUp", "SyncSource", "SyncTarget", "PausedSyncS", "PausedSyncT"}
 	protocolNames = []string{"C", "B"}
 	policyNames   = []string{"detach", "pass-on"}
 	accuracyNames = []string{"exact", "blocks", "filled", "unknown"}

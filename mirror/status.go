@@ -42,6 +42,10 @@ type Status struct {
 	Suspended bool `json:"suspended"`
 	// Waiting says, for people, what writes wait for; "" when they do not wait.
 	Waiting string `json:"waiting,omitempty"`
+	// ResyncPaused: PauseResync was called, whether or not there is a resync; and
+	// ResyncAfter is the volume whose resync goes first, "" if none is under way.
+	ResyncPaused bool   `json:"resyncPaused,omitempty"`
+	ResyncAfter  string `json:"resyncAfter,omitempty"`
 	// Undo is what a bitmap resync, of which this replica is the target, can be
 	// rolled back by; nil if there is none.
 	Undo *UndoStatus `json:"undo,omitempty"`
@@ -93,21 +97,30 @@ type PeerStatus struct {
 	Reason     string            `json:"reason,omitempty"`
 	Progress   *Progress         `json:"progress,omitempty"`
 	SplitBrain *SplitBrainStatus `json:"splitBrain,omitempty"`
+	// Paused says, for people, why the resync is held back; "" if it is not.
+	Paused string `json:"paused,omitempty"`
 	// Problem is the last refusal or connection error, as a sentence.
 	Problem string `json:"problem,omitempty"`
 
 	CatchUps int `json:"catchUps"` // finished since the volume was opened
 	Resyncs  int `json:"resyncs"`
+	// LastResync is what the last finished one came to, nil if there was none.
+	LastResync *Progress `json:"lastResync,omitempty"`
 }
 
 // Progress of a catch-up or a resync.
 type Progress struct {
-	Done    int64         `json:"done"`    // bytes
-	Total   int64         `json:"total"`   // bytes; may grow while clients write
-	Records int64         `json:"records"` // sent so far (catch-up), or blocks (resync)
-	Speed   int64         `json:"speed"`   // bytes per second
-	Elapsed time.Duration `json:"elapsedNanoseconds"`
-	Left    time.Duration `json:"leftNanoseconds"` // estimated; -1 while unknown
+	Done    int64 `json:"done"`    // bytes
+	Total   int64 `json:"total"`   // bytes; may grow while clients write
+	Records int64 `json:"records"` // sent so far (catch-up), or blocks (resync)
+	// Of a resync: how many bytes were compared by checksum, how many of those were
+	// equal and did not cross, and how many were copied. Done is Equal and Copied.
+	Compared int64         `json:"compared,omitempty"`
+	Equal    int64         `json:"equal,omitempty"`
+	Copied   int64         `json:"copied,omitempty"`
+	Speed    int64         `json:"speed"` // bytes per second
+	Elapsed  time.Duration `json:"elapsedNanoseconds"`
+	Left     time.Duration `json:"leftNanoseconds"` // estimated; -1 while unknown
 }
 
 // SplitBrainStatus says where two histories parted and what each side has since.

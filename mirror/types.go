@@ -69,6 +69,8 @@ const (
 	CatchUp               // missing records are sent from the journal
 	SyncSource            // blocks are sent by bitmap
 	SyncTarget            // blocks are received by bitmap
+	PausedSyncS           // the same, while either side holds it back
+	PausedSyncT
 )
 
 // A Member is one replica as the in-sync set counts it: a node, in one

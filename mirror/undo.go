@@ -155,7 +155,7 @@ func (v *Volume) preserve(ranges []snapshot.Range) error {
 		}
 		return nil
 	case errors.Is(err, snapshot.ErrFull):
-		v.pauseResync(err)
+		v.haltResync(err)
 	case errors.Is(err, snapshot.ErrFailed):
 		v.fault(err)
 	default:
@@ -184,7 +184,7 @@ func (v *Volume) reserveUndo(bytes int64) error {
 	err = s.Reserve(max(0, min(bytes, data)-s.Preserved()))
 	switch {
 	case errors.Is(err, snapshot.ErrFull):
-		v.pauseResync(err)
+		v.haltResync(err)
 	case err != nil:
 		v.fault(err)
 	}
@@ -197,9 +197,9 @@ func (v *Volume) undoIsFull(err error) string {
 		"or set it to off and so give up the way back, and restart this daemon", err, v.opts.FS, v.opts.Volume)
 }
 
-// pauseResync ends the session with the source until an operator has made room:
+// haltResync ends the session with the source until an operator has made room:
 // nothing is overwritten that could not be taken back (P3).
-func (v *Volume) pauseResync(err error) {
+func (v *Volume) haltResync(err error) {
 	sentence := v.undoIsFull(err)
 	if old := v.undoProblem.Swap(&sentence); old == nil {
 		v.log.Error(sentence)

@@ -81,6 +81,7 @@ type Volume struct {
 	applyKick      chan struct{}
 	checkpointKick chan struct{}
 	watchKick      chan struct{}
+	events         chan Event // for Hooks.Event
 }
 
 // state is what mu guards.
@@ -113,7 +114,11 @@ type state struct {
 	generation LSN  // record of the newest generation, as Primary
 	unheld     LSN  // what a Primary that was promoted with too few members may commit (quorum.go)
 	suspended  bool // too few members are in sync: no write is acknowledged
-	genNotes   map[ID]genNote
+	pace       pacer
+
+	pausedByUser bool   // resyncs are held back, by PauseResync
+	pausedAfter  string // by HoldResync, for that volume; "" they are not
+	genNotes     map[ID]genNote
 
 	noted      LSN // stable LSN that the last batch noted
 	stableNote LSN // noted, durably: what may be applied

@@ -52,6 +52,9 @@ const (
 	FrameReadReply
 	FrameRegions
 	FrameSplit
+	FrameChecksumRequest // from here on of version 2
+	FrameChecksums
+	FrameResyncPause
 )
 
 // frameKinds says of each type its name, the most bytes of its body, and how
@@ -61,25 +64,28 @@ var frameKinds = [...]struct {
 	limit uint32
 	fixed uint32
 }{
-	FrameHello:       {name: "Hello", limit: maxHello},
-	FrameProceed:     {name: "Proceed", limit: maxProceed},
-	FrameReady:       {name: "Ready", limit: 20},
-	FrameRecords:     {name: "Records", limit: maxRecordsBody, fixed: recordsFixed},
-	FrameAck:         {name: "Ack", limit: 24},
-	FrameSyncRequest: {name: "SyncRequest", limit: 8},
-	FrameHeartbeat:   {name: "Heartbeat", limit: 40},
-	FrameJoinReady:   {name: "JoinReady", limit: 8},
-	FrameSetUpdate:   {name: "SetUpdate", limit: maxSetUpdate},
-	FrameResyncStart: {name: "ResyncStart", limit: 8},
-	FrameBlock:       {name: "Block", limit: blockFixed + MaxBlockPayload, fixed: blockFixed},
-	FrameBlockAck:    {name: "BlockAck", limit: 16},
-	FrameResyncEnd:   {name: "ResyncEnd", limit: 8},
-	FrameBye:         {name: "Bye", limit: maxNotice},
-	FrameRefuse:      {name: "Refuse", limit: maxNotice},
-	FrameRead:        {name: "Read", limit: 28},
-	FrameReadReply:   {name: "ReadReply", limit: readReplyFixed + MaxReadPayload, fixed: readReplyFixed},
-	FrameRegions:     {name: "Regions", limit: 3 + 16*maxRegions},
-	FrameSplit:       {name: "Split", limit: maxSplit},
+	FrameHello:           {name: "Hello", limit: maxHello},
+	FrameProceed:         {name: "Proceed", limit: maxProceed},
+	FrameReady:           {name: "Ready", limit: 20},
+	FrameRecords:         {name: "Records", limit: maxRecordsBody, fixed: recordsFixed},
+	FrameAck:             {name: "Ack", limit: 24},
+	FrameSyncRequest:     {name: "SyncRequest", limit: 8},
+	FrameHeartbeat:       {name: "Heartbeat", limit: 40},
+	FrameJoinReady:       {name: "JoinReady", limit: 8},
+	FrameSetUpdate:       {name: "SetUpdate", limit: maxSetUpdate},
+	FrameResyncStart:     {name: "ResyncStart", limit: 8},
+	FrameBlock:           {name: "Block", limit: blockFixed + MaxBlockPayload, fixed: blockFixed},
+	FrameBlockAck:        {name: "BlockAck", limit: 16},
+	FrameResyncEnd:       {name: "ResyncEnd", limit: 8},
+	FrameBye:             {name: "Bye", limit: maxNotice},
+	FrameRefuse:          {name: "Refuse", limit: maxNotice},
+	FrameRead:            {name: "Read", limit: 28},
+	FrameReadReply:       {name: "ReadReply", limit: readReplyFixed + MaxReadPayload, fixed: readReplyFixed},
+	FrameRegions:         {name: "Regions", limit: 3 + 16*maxRegions},
+	FrameSplit:           {name: "Split", limit: maxSplit},
+	FrameChecksumRequest: {name: "ChecksumRequest", limit: 28},
+	FrameChecksums:       {name: "Checksums", limit: 8 + 2 + maxCompareBlocks*checksumSize},
+	FrameResyncPause:     {name: "ResyncPause", limit: 1},
 }
 
 // String is the type's name.
@@ -91,6 +97,14 @@ func (t FrameType) String() string {
 }
 
 func (t FrameType) known() bool { return t >= FrameHello && int(t) < len(frameKinds) }
+
+// since is the protocol version that the type came with.
+func (t FrameType) since() uint16 {
+	if t >= FrameChecksumRequest {
+		return 2
+	}
+	return 1
+}
 
 // ErrFrame says that bytes from a peer are no valid frame. Errors that wrap it
 // say why; the connection is of no further use.

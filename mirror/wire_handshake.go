@@ -4,7 +4,8 @@ import "fmt"
 
 // Hello is what each side says of itself first.
 //
-//	2 protocol version spoken from here on (the acceptor's choice, repeated)
+//	2 protocol version spoken from here on (the acceptor's choice, which the
+//	dialler repeats)
 //	8 session id, 8 first LSN in the journal, 24 base of the bitmap kept for the
 //	peer, then the description: name of the node, 16 volume id, name of the
 //	volume, 8 size, 1 protocol, 1 write cache, 1 role, 1 disk state, 8 epoch,

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"math/rand/v2"
@@ -47,6 +48,9 @@ func sampleMessages() []Message {
 			Known:  []KnownGeneration{{ID{2}, 1_700_000_000_000_000_000, 2}, {ID{3}, 0, 1}},
 			Ranges: []Range{{4096, 512}, {1 << 30, 8192}},
 		},
+		&ChecksumRequest{Key: ID{7, 8}, Offset: 1 << 20, Length: 8192},
+		&Checksums{Offset: 1 << 20, Sums: []checksum{{1, 2}, {3}}},
+		&ResyncPause{Paused: true},
 	}
 }
 
@@ -58,7 +62,7 @@ func blank(m Message) Message {
 func reader(b []byte) *FrameReader { return NewFrameReader(bufio.NewReader(bytes.NewReader(b))) }
 
 // TestFrames: every message comes back as it was, alone and among others, and
-// its bytes are those of version 1.
+// its bytes are those of the version that it came with.
 func TestFrames(t *testing.T) {
 	var stream []byte
 	for _, m := range sampleMessages() {
@@ -69,7 +73,7 @@ func TestFrames(t *testing.T) {
 			}
 		}
 		frame := AppendFrame(nil, m)
-		golden(t, "frame-v1-"+strings.ToLower(m.FrameType().String()), frame)
+		golden(t, fmt.Sprintf("frame-v%d-%s", m.FrameType().since(), strings.ToLower(m.FrameType().String())), frame)
 		stream = append(stream, frame...)
 	}
 	r := reader(stream)
@@ -470,15 +474,16 @@ func readBlock(r *FrameReader) (*block.Buffer, error) {
 }
 
 func TestPreamble(t *testing.T) {
-	want := Preamble{Min: 1, Max: 1, Nonce: ID{5}, Volume: "vol", Node: "a"}
+	want := Preamble{Min: 1, Max: 2, Nonce: ID{5}, Volume: "vol", Node: "a"}
 	var b bytes.Buffer
 	if err := WritePreamble(&b, want); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "preamble-v1", b.Bytes())
+	golden(t, "preamble-v2", b.Bytes())
+	golden(t, "preamble-v1", (&Preamble{Min: 1, Max: 1, Nonce: ID{5}, Volume: "vol", Node: "a"}).encode())
 	sent := b.Bytes()
 	got, version, err := ReadPreamble(bytes.NewReader(sent))
-	if err != nil || version != 1 || got != want {
+	if err != nil || version != 2 || got != want {
 		t.Fatalf("%+v, version %d, %v", got, version, err)
 	}
 	var wrong *VersionError
@@ -496,8 +501,9 @@ func TestPreamble(t *testing.T) {
 		least, greatest, want uint16
 		says                  string
 	}{
-		{1, 9, 1, ""},
-		{2, 3, 0, "upgrade this node"},
+		{1, 9, 2, ""},
+		{1, 1, 1, ""},
+		{3, 4, 0, "upgrade this node"},
 		{0, 0, 0, "upgrade the peer"},
 		{5, 1, 0, "versions 5 to 1"},
 	} {

@@ -118,6 +118,12 @@ func adminHandler(n *Node) http.Handler {
 	on("POST /v1/volumes/{name}/disconnect", with(func(r *http.Request, body PeerRequest) (any, error) {
 		return n.disconnect(name(r), body)
 	}))
+	on("POST /v1/volumes/{name}/resync/pause", with(func(r *http.Request, _ struct{}) (any, error) {
+		return n.pauseResync(name(r), true)
+	}))
+	on("POST /v1/volumes/{name}/resync/resume", with(func(r *http.Request, _ struct{}) (any, error) {
+		return n.pauseResync(name(r), false)
+	}))
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, r, nil, refuse(CodeNotFound, "the admin API knows no request %.20q %.200q", r.Method, r.URL.Path))
 	})

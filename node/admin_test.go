@@ -44,7 +44,13 @@ func TestAdminWholeLife(t *testing.T) {
 	if _, err = cl.Disconnect(ctx, "data", PeerRequest{Peer: "beta"}); err != nil {
 		t.Fatal(err)
 	}
-	if got := fmt.Sprint(f.open["data"].calls); got != `[connect "" disconnect "beta"]` {
+	if _, err = cl.PauseResync(ctx, "data"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err = cl.ResumeResync(ctx, "data"); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(f.open["data"].calls); got != `[connect "" disconnect "beta" pause resume]` {
 		t.Error(got)
 	}
 	if list, err := cl.SplitBrains(ctx, "data"); err != nil || list == nil || len(list) > 0 {
@@ -263,5 +269,5 @@ func FuzzAdmin(f *testing.F) {
 
 var fuzzPaths = []string{
 	"POST /v1/volumes", "POST /v1/volumes/data/promote", "POST /v1/volumes/data/demote", "POST /v1/volumes/data/connect",
-	"POST /v1/volumes/data/disconnect", "GET /v1/volumes/data", "GET /v1/status", "DELETE /v1/volumes/nothing",
+	"POST /v1/volumes/data/disconnect", "POST /v1/volumes/data/resync/pause", "GET /v1/volumes/data", "GET /v1/status", "DELETE /v1/volumes/nothing",
 }

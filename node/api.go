@@ -50,7 +50,7 @@ type CreateRequest struct {
 	PeerTimeout   Duration        `json:"peerTimeout,omitzero"`
 	SyncInterval  Duration        `json:"syncInterval,omitzero"`
 	RetryInterval Duration        `json:"retryInterval,omitzero"`
-	ResyncRate    int64           `json:"resyncRate,omitempty"` // bytes per second
+	ResyncRate    int64           `json:"resyncRate,omitempty"` // bytes per second; -1 is unlimited
 	// ResyncUndo: bytes; -1 is off.
 	ResyncUndo int64 `json:"resyncUndo,omitempty"`
 	// OnIOError is "detach", the default, or "pass-on".

@@ -126,6 +126,17 @@ func (c *Client) Disconnect(ctx context.Context, name string, r PeerRequest) (Vo
 	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/disconnect"), r)
 }
 
+// PauseResync holds back the volume's bitmap resyncs, until ResumeResync or the
+// daemon's end.
+func (c *Client) PauseResync(ctx context.Context, name string) (VolumeStatus, error) {
+	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/resync/pause"), nil)
+}
+
+// ResumeResync ends what PauseResync began.
+func (c *Client) ResumeResync(ctx context.Context, name string) (VolumeStatus, error) {
+	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/resync/resume"), nil)
+}
+
 func volumePath(name, action string) string { return "/v1/volumes/" + url.PathEscape(name) + action }
 
 func call[A any](ctx context.Context, c *Client, method, path string, body any) (answer A, err error) {

@@ -27,7 +27,9 @@ type Config struct {
 	Nodes map[string]string
 	// Volumes override what `lockstep create` stored with a volume.
 	Volumes map[string]Overrides
-	Log     LogConfig
+	// Handlers are run for every volume that has none of its own.
+	Handlers Handlers
+	Log      LogConfig
 
 	// File is where all this was read from, "" for none; for messages.
 	File string
@@ -64,11 +66,20 @@ type Overrides struct {
 	ResyncUndo    *int64
 	OnIOError     *mirror.IOErrorPolicy
 	Split         mirror.SplitPolicies // "" is the default; nothing is stored with the volume
+	Resync        ResyncOverrides      // nor is any of it
+	Handlers      Handlers             // nor these
 	MinInSync     *int
 	OnNoQuorum    *mirror.QuorumPolicy
 	Store         *string
 	Direct        *bool
 	Journal       *string
+}
+
+// ResyncOverrides say how a volume is resynced, besides its rate.
+type ResyncOverrides struct {
+	RateMin, RateMax *int64 // bytes per second
+	Checksums        *bool
+	After            string // the volume whose resync goes first, "" none
 }
 
 // DefaultConfig is the configuration of a daemon that was given none.

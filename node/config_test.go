@@ -42,6 +42,11 @@ volumes:
     sync-interval: 500ms
     retry-interval: 1s
     resync-rate: 0
+    resync-rate-min: 2MiB
+    resync-rate-max: 200MiB
+    resync-checksums: false
+    resync-after: other
+    handlers: {fence-peer: exit 4, timeout: 5m}
     resync-undo: off
     on-io-error: pass-on
     after-sb-0pri: discard-node-beta
@@ -54,6 +59,10 @@ volumes:
     direct: true
     journal: /fast/data
   other:
+handlers:
+  split-brain: mail -s "$LOCKSTEP_REASON" ops
+  fence-peer: exit 1
+  timeout: 30s
 log: {format: json, level: warn}
 `
 
@@ -72,13 +81,22 @@ func TestConfigWhole(t *testing.T) {
 	stored := Settings{Format: 1, Peers: []Peer{{"old", "1.2.3.4:5"}}, ResyncRate: 77, PeerTimeout: Duration(time.Minute)}
 	s := c.Volumes["data"].apply(stored, c.Nodes)
 	want := Settings{Format: 1, Peers: []Peer{{"beta", "127.0.0.1:7791"}, {"gamma", "[::1]:7792"}}, PendingLimit: 64 << 20,
-		PeerTimeout: Duration(3 * time.Second), SyncInterval: Duration(500 * time.Millisecond), RetryInterval: Duration(time.Second), ResyncUndo: mirror.UndoOff, OnIOError: mirror.PassOn, MinInSync: 2, OnNoQuorum: mirror.IOError, Store: "/mnt/data", Direct: true, Journal: "/fast/data"}
+		PeerTimeout: Duration(3 * time.Second), SyncInterval: Duration(500 * time.Millisecond), RetryInterval: Duration(time.Second), ResyncRate: mirror.ResyncUnlimited, ResyncUndo: mirror.UndoOff, OnIOError: mirror.PassOn, MinInSync: 2, OnNoQuorum: mirror.IOError, Store: "/mnt/data", Direct: true, Journal: "/fast/data"}
 	if fmt.Sprint(s) != fmt.Sprint(want) {
 		t.Errorf("overridden settings\n got %+v\nwant %+v", s, want)
 	}
 	policies := mirror.SplitPolicies{ZeroPri: "discard-node-beta", OnePri: "consensus", TwoPri: "call-pri-lost-after-sb"}
 	if got := c.Volumes["data"].Split; got != policies {
 		t.Errorf("policies %+v", got)
+	}
+	if h := c.Volumes["data"].Handlers.over(c.Handlers); fmt.Sprint(h.Commands) != `map[fence-peer:exit 4 split-brain:mail -s "$LOCKSTEP_REASON" ops]` || *h.Timeout != 5*time.Minute {
+		t.Errorf("handlers %+v", h)
+	}
+	if h := c.Volumes["other"].Handlers.over(c.Handlers); h.Commands["fence-peer"] != "exit 1" || *h.Timeout != 30*time.Second {
+		t.Errorf("handlers %+v", h)
+	}
+	if r := c.Volumes["data"].Resync; *r.RateMin != 2<<20 || *r.RateMax != 200<<20 || *r.Checksums || r.After != "other" {
+		t.Errorf("resync %+v", r)
 	}
 	if s := c.Volumes["other"].apply(stored, c.Nodes); fmt.Sprint(s) != fmt.Sprint(stored) {
 		t.Errorf("without overrides: %+v", s)
@@ -130,6 +148,11 @@ func TestConfigErrors(t *testing.T) {
 		{"policy", "volumes: {data: {on-no-quorum: wait}}", `f:1: volumes.data.on-no-quorum: "wait" is no on-no-quorum policy`},
 		{"relative journal", "volumes: {data: {journal: x}}", `f:1: volumes.data.journal: "x" is no absolute path`},
 		{"relative store", "volumes: {data: {store: x}}", `f:1: volumes.data.store: "x" is no absolute path`},
+		{"resync rate", "volumes: {data: {resync-rate: fast}}", `f:1: volumes.data.resync-rate: "fast" is no size`},
+		{"resync after itself", "volumes: {data: {resync-after: data}}", `f:1: volume "data" would be resynced after itself: data after data`},
+		{"resync in a circle", "volumes:\n  a: {resync-after: b}\n  b: {resync-after: c}\n  c: {resync-after: a}\n  d: {resync-after: a}", `volume "a" would be resynced after itself: a after b after c after a`},
+		{"resync after nobody", "volumes: {data: {resync-after: dato}, datb: {}}", `f:1: volume "data": resync-after names volume "dato", which is not in volumes`},
+		{"unknown handler", "handlers: {split-brian: x}", `f:1: unknown key "handlers.split-brian" (did you mean "split-brain"?)`},
 		{"log format", "log: {format: jason}", `f:1: "jason" is not one of text, json (did you mean "json"?)`},
 		{"log level", "log: {level: loud}", `f:1: log.level is "loud": write debug, info, warn or error`},
 	} {

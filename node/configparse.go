@@ -98,8 +98,9 @@ func (p *configParser) sections() fields {
 			"listen":          p.parsed("peer.listen", p.peerListen),
 			"allow-plaintext": p.boolean(&c.Peer.AllowPlaintext),
 		}),
-		"nodes":   p.each("nodes", p.oneNode),
-		"volumes": p.each("volumes", p.oneVolume),
+		"nodes":    p.each("nodes", p.oneNode),
+		"volumes":  p.each("volumes", p.oneVolume),
+		"handlers": p.handlers("handlers", &c.Handlers),
 		"log": p.section("log", fields{
 			"format": p.choice(&c.Log.Format, "text", "json"),
 			"level":  p.parsed("log.level", p.logLevel),
@@ -133,16 +134,21 @@ func (p *configParser) oneVolume(name string, key, value *yaml.Node) {
 	var o Overrides
 	at := "volumes." + name
 	of := fields{
-		"peers":          p.words(at+".peers", &o.Peers),
-		"pending-limit":  p.size(at+".pending-limit", &o.PendingLimit, 4<<20),
-		"resync-rate":    p.size(at+".resync-rate", &o.ResyncRate, 0),
-		"resync-undo":    p.sizeOrOff(at+".resync-undo", &o.ResyncUndo, 64<<20, mirror.UndoOff),
-		"peer-timeout":   p.duration(at+".peer-timeout", &o.PeerTimeout, 200*time.Millisecond),
-		"sync-interval":  p.duration(at+".sync-interval", &o.SyncInterval, time.Millisecond),
-		"retry-interval": p.duration(at+".retry-interval", &o.RetryInterval, time.Millisecond),
-		"store":          p.path(at+".store", &o.Store),
-		"direct":         p.flag(&o.Direct),
-		"journal":        p.path(at+".journal", &o.Journal),
+		"peers":            p.words(at+".peers", &o.Peers),
+		"pending-limit":    p.size(at+".pending-limit", &o.PendingLimit, 4<<20),
+		"resync-rate":      p.rate(at+".resync-rate", &o.ResyncRate),
+		"resync-rate-min":  p.size(at+".resync-rate-min", &o.Resync.RateMin, 64<<10),
+		"resync-rate-max":  p.size(at+".resync-rate-max", &o.Resync.RateMax, 0),
+		"resync-checksums": p.flag(&o.Resync.Checksums),
+		"resync-after":     p.text(&o.Resync.After),
+		"resync-undo":      p.sizeOrOff(at+".resync-undo", &o.ResyncUndo, 64<<20, mirror.UndoOff),
+		"peer-timeout":     p.duration(at+".peer-timeout", &o.PeerTimeout, 200*time.Millisecond),
+		"sync-interval":    p.duration(at+".sync-interval", &o.SyncInterval, time.Millisecond),
+		"retry-interval":   p.duration(at+".retry-interval", &o.RetryInterval, time.Millisecond),
+		"handlers":         p.handlers(at+".handlers", &o.Handlers),
+		"store":            p.path(at+".store", &o.Store),
+		"direct":           p.flag(&o.Direct),
+		"journal":          p.path(at+".journal", &o.Journal),
 		"on-io-error": func(v *yaml.Node) {
 			var policy mirror.IOErrorPolicy
 			p.parsed(at+".on-io-error", func(s string) error {
@@ -202,6 +208,7 @@ func (p *configParser) check() {
 	}
 	for name, o := range c.Volumes {
 		p.checkPeers(name, o.Peers)
+		p.checkResyncAfter(name, o.Resync.After)
 		if node := o.Split.Discards(); node != "" && node != c.Node && c.Nodes[node] == "" {
 			p.errs.add(p.lines["volumes."+name+".after-sb-0pri"], "volume %q: after-sb-0pri names node %q, which is neither this node nor in nodes", name, node)
 		}
@@ -221,6 +228,26 @@ func (p *configParser) checkPeers(volume string, peers []string) {
 			p.errs.add(line, "volume %q: peer %q is not in nodes%s: add its address there", volume, peer, didYouMean(peer, keysOf(p.cfg.Nodes)))
 		case slices.Contains(peers[:i], peer):
 			p.errs.add(line, "volume %q lists peer %q twice", volume, peer)
+		}
+	}
+}
+
+// checkResyncAfter: no volume may wait for itself, nor for one that is unknown.
+func (p *configParser) checkResyncAfter(volume, after string) {
+	line := p.lines["volumes."+volume+".resync-after"]
+	if after == "" {
+		return
+	}
+	if _, known := p.cfg.Volumes[after]; !known {
+		p.errs.add(line, "volume %q: resync-after names volume %q, which is not in volumes%s", volume, after, didYouMean(after, keysOf(p.cfg.Volumes)))
+		return
+	}
+	way := []string{volume}
+	for next := after; next != "" && !slices.Contains(way[1:], next); next = p.cfg.Volumes[next].Resync.After {
+		way = append(way, next)
+		if next == volume && slices.Min(way) == volume { // one of the circle says so
+			p.errs.add(line, "volume %q would be resynced after itself: %s", volume, strings.Join(way, " after "))
+			return
 		}
 	}
 }

@@ -1,12 +1,15 @@
 package node
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"go.yaml.in/yaml/v3"
+
+	"github.com/lockstep-storage/lockstep/mirror"
 )
 
 // isSet: a key without a value stands for its default.
@@ -173,6 +176,28 @@ func (p *configParser) size(at string, to **int64, least int64) func(*yaml.Node)
 			return err
 		})(v)
 	}
+}
+
+// rate is bytes per second, "auto", or "unlimited", which 0 is as well.
+func (p *configParser) rate(at string, to **int64) func(*yaml.Node) {
+	return p.parsed(at, func(s string) (err error) {
+		var n int64
+		switch s {
+		case "auto":
+			n = mirror.ResyncAuto
+		case "unlimited":
+			n = mirror.ResyncUnlimited
+		default:
+			if n, err = ParseSize(s); err != nil {
+				return fmt.Errorf("%w; or write auto or unlimited", err)
+			}
+			if n == 0 {
+				n = mirror.ResyncUnlimited
+			}
+		}
+		*to = &n
+		return nil
+	})
 }
 
 // sizeOrOff is a size, or "off", which is stored as the number off.

@@ -43,9 +43,11 @@
 //	the peer listener            its accept loop, the slots of greeting peers
 //	one per greeting peer        that connection until a volume accepts it
 //	the admin server             its connections (package net/http)
+//	one per volume, at times     its handlers, one after another (handlers.go)
 //	Stop's caller                the order in which all of it ends
 //
 // A volume's entry is guarded by the table's lock; changes of one volume
 // (promote, demote, delete) exclude each other, and a second one is refused, not
-// queued. Lock order: Node.making, hosted.change, table.mu.
+// queued. Lock order: Node.making, hosted.change,
+// Node.resyncs, table.mu. Handlers run without any.
 package node

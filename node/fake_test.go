@@ -90,6 +90,22 @@ func (v *fakeVolume) Disconnect(peer string) error {
 	return nil
 }
 
+func (v *fakeVolume) PauseResync() { v.calledFor("pause") }
+
+func (v *fakeVolume) ResumeResync() { v.calledFor("resume") }
+
+func (v *fakeVolume) HoldResync(after string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.st.ResyncAfter = after
+}
+
+func (v *fakeVolume) calledFor(what string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.note("%s", what)
+}
+
 func (v *fakeVolume) PlanRepair(mirror.RepairOptions) (mirror.RepairPlan, error) {
 	plan := mirror.RepairPlan{Volume: v.o.Volume, Node: v.o.Node, Refused: "there is nothing to repair"}
 	return plan, &mirror.RepairRefusedError{Plan: plan, Hopeless: true}

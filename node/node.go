@@ -40,6 +40,8 @@ type Node struct {
 	admin    *adminServer
 	serving  sync.WaitGroup // the NBD listeners' accept loops
 	making   turn           // taken while a volume is created or deleted
+	runner   *runner
+	resyncs  sync.Mutex // held while resyncs are put in their order
 	stopping atomic.Bool
 	stopOnce sync.Once
 	stopErr  error
@@ -70,6 +72,7 @@ func start(o Options, e engine) (*Node, error) {
 	if n.nbd, err = nbd.NewServer(&n.exports, nbd.Options{Log: n.log}); err != nil {
 		return nil, err
 	}
+	n.runner = newRunner(n.log, n.cfg.Admin)
 	dir, err := openDataDir(n.cfg.DataDir)
 	if err != nil {
 		return nil, err
@@ -172,11 +175,13 @@ func (n *Node) stop(ctx context.Context) error {
 			errs = append(errs, fmt.Errorf("%s: %w", what, err))
 		}
 	}
+	n.runner.stop() // a volume may wait for its handler
 	note("stop NBD", n.nbd.Shutdown(ctx))
 	n.peers.Close()
 	// A create or delete under way comes to its end, and no other begins.
 	note("wait for a create or delete", n.making.take(ctx))
 	note("close volumes", n.closeVolumes(ctx))
+	n.runner.close()
 	n.images.wg.Wait() // their volumes are closed, and their connections
 	note("stop the admin API", n.admin.Shutdown(ctx))
 	n.serving.Wait()

@@ -68,8 +68,9 @@ func TestRestartFindsTheVolumes(t *testing.T) {
 			t.Errorf("volume %q was not closed", name)
 		}
 	}
+	slow, no := int64(1<<20), false
 	seven, passOn, two, ioError := int64(7), mirror.PassOn, 2, mirror.IOError
-	c.Volumes = map[string]Overrides{"data": {ResyncRate: &seven, OnIOError: &passOn, MinInSync: &two, OnNoQuorum: &ioError}, "ghost": {}}
+	c.Volumes = map[string]Overrides{"data": {ResyncRate: &seven, OnIOError: &passOn, MinInSync: &two, OnNoQuorum: &ioError, Resync: ResyncOverrides{RateMin: &slow, Checksums: &no}}, "ghost": {}}
 	_, f, cl = startFakes(t, c)
 	st, err := cl.Status(t.Context())
 	if err != nil || len(st.Volumes) != 3 {
@@ -79,7 +80,7 @@ func TestRestartFindsTheVolumes(t *testing.T) {
 		t.Error(p)
 	}
 	o := f.open["data"].o
-	if o.PendingLimit != 8<<20 || o.ResyncRate != 7 || o.OnIOError != mirror.PassOn || o.MinInSync != 2 || o.OnNoQuorum != mirror.IOError || fmt.Sprint(o.Peers) != "[beta gamma]" {
+	if o.PendingLimit != 8<<20 || o.ResyncRate != 7 || o.OnIOError != mirror.PassOn || o.MinInSync != 2 || o.OnNoQuorum != mirror.IOError || o.ResyncRateMin != slow || o.ResyncRateMax != 0 || !o.NoResyncChecksums || fmt.Sprint(o.Peers) != "[beta gamma]" {
 		t.Errorf("%+v", o)
 	}
 	if got := fmt.Sprint(o.Dialer); got != "{map[beta:127.0.0.1:1 gamma:127.0.0.1:3]}" {

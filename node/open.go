@@ -44,6 +44,7 @@ func (n *Node) open(name string) *hosted {
 	}
 	h := &hosted{name: name, volume: v}
 	n.volumes.put(h)
+	n.orderResyncs()
 	if err := n.exports.Add(target.Export{Name: name, Device: v, Listed: func() bool { return v.Status().Serving }}); err != nil {
 		n.log.Error("volume can't be exported", "volume", name, "error", err)
 	}
@@ -91,15 +92,21 @@ func (n *Node) options(name string) (o mirror.Options, err error) {
 	if err != nil {
 		return o, err
 	}
-	return mirror.Options{
+	over := n.cfg.Volumes[name]
+	o = mirror.Options{
 		Node: n.cfg.Node, Volume: name, FS: fsys, Journal: journal, Store: f,
 		Peers: s.names(), Dialer: newDialer(s.Peers), Logger: n.log,
 		PendingLimit: s.PendingLimit, PeerTimeout: time.Duration(s.PeerTimeout), SyncInterval: time.Duration(s.SyncInterval),
 		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate, ResyncUndo: s.ResyncUndo,
 		OnIOError: s.OnIOError,
-		Split:     n.cfg.Volumes[name].Split,
+		Split:     over.Split,
 		MinInSync: s.MinInSync, OnNoQuorum: s.OnNoQuorum,
-	}, nil
+		NoResyncChecksums: over.Resync.Checksums != nil && !*over.Resync.Checksums,
+		Hooks:             n.hooks(name, s.Peers),
+	}
+	override(&o.ResyncRateMin, over.Resync.RateMin)
+	override(&o.ResyncRateMax, over.Resync.RateMax)
+	return o, nil
 }
 
 // dialer reaches a volume's peers at their configured addresses.

@@ -29,7 +29,7 @@ type Settings struct {
 	PeerTimeout   Duration `json:"peerTimeout,omitzero"`
 	SyncInterval  Duration `json:"syncInterval,omitzero"`
 	RetryInterval Duration `json:"retryInterval,omitzero"`
-	ResyncRate    int64    `json:"resyncRate,omitempty"` // bytes per second, 0 no limit
+	ResyncRate    int64    `json:"resyncRate,omitempty"` // bytes per second; 0 is auto, -1 unlimited
 	// ResyncUndo is the most bytes that a resync of this replica may keep to be
 	// rolled back by; 0 no limit, mirror.UndoOff nothing.
 	ResyncUndo int64 `json:"resyncUndo,omitempty"`

@@ -18,6 +18,9 @@ type volume interface {
 	Demote(ctx context.Context) error
 	Connect(peer string) error // "" is all of them
 	Disconnect(peer string) error
+	PauseResync()
+	ResumeResync()
+	HoldResync(after string)
 	PlanRollback() (mirror.RollbackPlan, error)
 	Rollback(ctx context.Context) (mirror.RollbackPlan, error)
 	PlanRepair(r mirror.RepairOptions) (mirror.RepairPlan, error)

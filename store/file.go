@@ -333,6 +333,23 @@ func (s *File) Sync() error {
 	})
 }
 
+// DropCache forgets what the page cache holds of the store, as far as it is on the
+// disk: what is read next comes from there. Sync before, or what was written since
+// stays. Direct stores and those in memory have no cache.
+func (s *File) DropCache() error {
+	if err := s.use(0, 0); err != nil {
+		return err
+	}
+	defer s.done()
+	if s.direct != nil || s.memory {
+		return nil
+	}
+	if err := retry(func() error { return unix.Fadvise(s.fd, 0, 0, unix.FADV_DONTNEED) }); err != nil {
+		return fmt.Errorf("drop the page cache of store %s: %w", s.path, err)
+	}
+	return nil
+}
+
 // WriteBack begins to bring what was written to n bytes at off to the disk, so
 // that a later Sync has less to wait for. It makes nothing durable, and waits only
 // while the disk's queue is full. What fails makes every later Sync fail.

@@ -99,7 +99,13 @@ func volumeSentences(v node.VolumeStatus) []string {
 	if u := v.Undo; u != nil {
 		add(": %s", undo(u))
 	}
+	if v.ResyncPaused {
+		add(": resyncs are paused here: `lockstep resync resume %s` lets them go on", v.Name)
+	}
 	for _, p := range v.Peers {
+		if p.Paused != "" && !v.ResyncPaused {
+			add("/%s: %s", p.Node, p.Paused)
+		}
 		if p.Progress != nil {
 			add("/%s: %s", p.Node, progress(p.Replication, p.Progress))
 		}
@@ -137,6 +143,11 @@ func progress(what mirror.ReplState, p *mirror.Progress) string {
 	if p.Left >= 0 {
 		left = p.Left.Round(time.Second).String() + " left"
 	}
-	return fmt.Sprintf("%s %.0f%%, %s of %s, %s/s, %s", what, percent,
+	s := fmt.Sprintf("%s %.0f%%, %s of %s, %s/s, %s", what, percent,
 		humanize.IBytes(uint64(p.Done)), humanize.IBytes(uint64(p.Total)), humanize.IBytes(uint64(p.Speed)), left)
+	if p.Compared > 0 {
+		s += fmt.Sprintf("; %s compared, %s of them equal, %s copied",
+			humanize.IBytes(uint64(p.Compared)), humanize.IBytes(uint64(p.Equal)), humanize.IBytes(uint64(p.Copied)))
+	}
+	return s
 }

@@ -29,6 +29,10 @@ func TestStatusTable(t *testing.T) {
 		{Name: "second", Status: &mirror.Status{Node: "alpha", Size: 4096, Disk: mirror.Consistent, Failure: "fsync: input/output error",
 			Peers: []mirror.PeerStatus{{Node: "beta", Connection: mirror.Connected, Replication: mirror.SyncTarget,
 				Progress: &mirror.Progress{Total: 4096, Left: -1}}}}},
+		{Name: "third", Status: &mirror.Status{Node: "alpha", Size: 4096, Role: mirror.Primary, Serving: true, Disk: mirror.UpToDate, ResyncAfter: "second",
+			Peers: []mirror.PeerStatus{{Node: "beta", Connection: mirror.Connected, Replication: mirror.PausedSyncS, Paused: "the resync waits for that of volume \"second\"",
+				Progress: &mirror.Progress{Done: 3 << 20, Total: 8 << 20, Left: -1, Compared: 4 << 20, Equal: 2 << 20, Copied: 1 << 20}}}}},
+		{Name: "fourth", Status: &mirror.Status{Node: "alpha", Size: 4096, Disk: mirror.UpToDate, ResyncPaused: true}},
 		{Name: "target", Status: &mirror.Status{Node: "alpha", Size: 1 << 30, Disk: mirror.Inconsistent,
 			Undo: &mirror.UndoStatus{Base: mirror.Position{LSN: 777}, Began: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Preserved: 3 << 20, Used: 2 << 20, Limit: 64 << 20}}},
 	}

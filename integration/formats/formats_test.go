@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"hash/crc32"
 	"os"
 	"path/filepath"
@@ -336,14 +337,18 @@ func TestFrames(t *testing.T) {
 	_, rest, _ := strings.Cut(document(t), "| type | name | body |")
 	rest, _, _ = strings.Cut(rest, "\n\n")
 	types := row.FindAllStringSubmatch(rest, -1)
-	examples, err := filepath.Glob("../../mirror/testdata/frame-v1-*.bin")
+	examples, err := filepath.Glob("../../mirror/testdata/frame-v*.bin")
 	if err != nil || len(types) != len(examples) || len(types) == 0 {
 		t.Fatalf("the table has %d types of frames, and there are %d examples, %v", len(types), len(examples), err)
 	}
 	for _, m := range types {
-		name := "mirror/testdata/frame-v1-" + strings.ToLower(m[2]) + ".bin"
-		v := vector(t, name)
 		number, _ := strconv.ParseUint(m[1], 10, 8)
+		version := 1
+		if number >= 20 {
+			version = 2
+		}
+		name := fmt.Sprintf("mirror/testdata/frame-v%d-%s.bin", version, strings.ToLower(m[2]))
+		v := vector(t, name)
 		found := decode(t, "### Frames", v, 0)
 		wants(t, name, found, map[string]uint64{"type": number, "length of the body": uint64(len(v) - 16)})
 		fixed := len(v)
@@ -365,10 +370,13 @@ func TestFrames(t *testing.T) {
 }
 
 func TestPreamble(t *testing.T) {
-	v := vector(t, "mirror/testdata/preamble-v1.bin")
-	found := decode(t, "### Preamble", v, 0)
-	wants(t, "preamble", found, map[string]uint64{"least protocol version": 1, "greatest": 1, "length of what follows": uint64(len(v) - 16)})
-	if crc := crc32.Checksum(v[:len(v)-4], castagnoli); crc != binary.LittleEndian.Uint32(v[len(v)-4:]) {
-		t.Errorf("the CRC is %08x", crc)
+	for version := uint64(1); version <= 2; version++ {
+		name := fmt.Sprintf("mirror/testdata/preamble-v%d.bin", version)
+		v := vector(t, name)
+		found := decode(t, "### Preamble", v, 0)
+		wants(t, name, found, map[string]uint64{"least protocol version": 1, "greatest": version, "length of what follows": uint64(len(v) - 16)})
+		if crc := crc32.Checksum(v[:len(v)-4], castagnoli); crc != binary.LittleEndian.Uint32(v[len(v)-4:]) {
+			t.Errorf("%s: the CRC is %08x", name, crc)
+		}
 	}
 }

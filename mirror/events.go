@@ -1,0 +1,222 @@
+package mirror
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// EventKind says what happened to a volume.
+type EventKind uint8
+
+const (
+	// EventSplitBrain: a split-brain was found that no policy settles; the peer is
+	// StandAlone until an operator does.
+	EventSplitBrain EventKind = iota
+	// EventBeforeResyncTarget: a bitmap resync of this replica is about to begin, or to
+	// go on (Resumed).
+	EventBeforeResyncTarget
+	// EventAfterResyncTarget: it is through, and the replica UpToDate.
+	EventAfterResyncTarget
+	// EventLocalIOError: the replica's own disk failed; what it does then is
+	// Options.OnIOError's.
+	EventLocalIOError
+	// EventOutOfSync: the peer is away, and what it lacks has begun to go into its
+	// bitmap: it will need a resync.
+	EventOutOfSync
+	// EventFencePeer: this Primary is about to go on without the peer, or this replica
+	// to be promoted by force while the peer is away.
+	EventFencePeer
+	// EventResync: a bitmap resync with the peer began or ended, of which this
+	// replica is the source or the target; Status says how that stands.
+	EventResync
+)
+
+var eventNames = []string{
+	"split-brain", "before-resync-target", "after-resync-target", "local-io-error", "out-of-sync", "fence-peer", "resync",
+}
+
+// String is the kind's name; where DRBD has a handler for it, that handler's.
+func (k EventKind) String() string { return nameOf(eventNames, k) }
+
+// An Event tells an embedding program what happened to a volume, or is about to.
+type Event struct {
+	Kind    EventKind
+	Volume  string
+	Node    string
+	Peer    string // "" where it concerns none
+	Role    Role   // of this replica, now
+	Disk    DiskState
+	Reason  string // a sentence for people, "" without
+	Resumed bool   // of a resync: an earlier session had begun it
+}
+
+// Hooks are what an embedding program has a volume call. Any of them may be nil.
+// None is called with a lock held, and each may call the volume's methods, but not
+// Close.
+type Hooks struct {
+	// Event is told what happened, in that order, on a goroutine of its own: while it
+	// does not return, nothing waits but the next event. More than 64 that wait are
+	// dropped, with a line in the log.
+	Event func(Event)
+	// BeforeResyncTarget is asked before a bitmap resync changes this replica. An
+	// error refuses it, and the peer is StandAlone until an operator connects it
+	// again. The session waits for the answer, and ctx ends with it.
+	BeforeResyncTarget func(ctx context.Context, e Event) error
+	// FencePeer is asked before this Primary goes on without a peer that is lost, and
+	// before a forced promotion past one that is away. An error says that the peer
+	// may still be writing: the Primary acknowledges nothing without it, and asks
+	// again every few seconds; the promotion fails.
+	FencePeer func(ctx context.Context, e Event) error
+}
+
+// maxEvents is how many may wait for Hooks.Event.
+const maxEvents = 64
+
+// fencePause is how long a lost peer that could not be fenced is left alone.
+var fencePause = 5 * time.Second // less in tests
+
+// emit tells the embedding program. v.mu is held.
+func (v *Volume) emit(kind EventKind, peer, reason string) {
+	if v.opts.Hooks.Event == nil {
+		return
+	}
+	select {
+	case v.events <- v.event(kind, peer, reason):
+	default:
+		v.log.Error("too many events wait: one is dropped", "event", kind, "peer", peer, "reason", reason)
+	}
+}
+
+// event describes what happens. v.mu is held.
+func (v *Volume) event(kind EventKind, peer, reason string) Event {
+	return Event{Kind: kind, Volume: v.opts.Volume, Node: v.opts.Node, Peer: peer, Role: v.role, Disk: v.disk(), Reason: reason}
+}
+
+func (v *Volume) eventLoop() {
+	for {
+		select {
+		case e := <-v.events:
+			v.opts.Hooks.Event(e)
+		case <-v.ctx.Done():
+			return
+		}
+	}
+}
+
+// askTarget asks whether the resync that the source wants may begin. The source
+// hears meanwhile that we live, if its protocol lets it.
+func (l *link) askTarget() error {
+	ask := l.v.opts.Hooks.BeforeResyncTarget
+	if ask == nil {
+		return nil
+	}
+	v := l.v
+	v.mu.Lock()
+	e := v.event(EventBeforeResyncTarget, l.peer.node, l.verdict.Reason)
+	e.Resumed = l.mine.Description.Resync != nil
+	v.mu.Unlock()
+	answer := make(chan error, 1)
+	go func() { answer <- ask(l.ctx, e) }()
+	tick := time.NewTicker(v.opts.PeerTimeout / 4)
+	defer tick.Stop()
+	for {
+		select {
+		case err := <-answer:
+			if err != nil && l.ctx.Err() == nil {
+				return &refusal{CodeDisconnected, fmt.Sprintf("before-resync-target on node %q refuses the resync: %v; once that is mended, run 'lockstep connect %s' there",
+					v.opts.Node, err, v.opts.Volume)}
+			}
+			return err
+		case <-tick.C:
+			if l.version < 2 {
+				continue
+			}
+			if err := l.write(l.heartbeat()); err != nil {
+				l.stop()
+				<-answer
+				return err
+			}
+		}
+	}
+}
+
+// awaitReady is the Primary's wait for the answer to its Proceed.
+func (l *link) awaitReady() ([]byte, error) {
+	for {
+		t, body, err := l.next()
+		switch {
+		case err != nil:
+			return nil, err
+		case t == FrameReady:
+			return body, nil
+		case t != FrameHeartbeat || l.version < 2:
+			return nil, l.unexpected(t)
+		}
+	}
+}
+
+// fence asks for each of the peers whether this replica may go on without it, and
+// returns those of which that is known. No lock is held.
+func (v *Volume) fence(gone []*peer) (fenced []*peer, err error) {
+	ask := v.opts.Hooks.FencePeer
+	if ask == nil {
+		return gone, nil
+	}
+	for _, p := range gone {
+		v.mu.Lock()
+		done, early := p.fenced, time.Now().Before(p.fenceAfter)
+		e := v.event(EventFencePeer, p.node, p.problem)
+		v.mu.Unlock()
+		if early {
+			continue
+		}
+		if !done {
+			if askErr := ask(v.ctx, e); askErr != nil {
+				err = fmt.Errorf("node %q is not fenced: %w", p.node, askErr)
+				v.mu.Lock()
+				p.fenceAfter = time.Now().Add(fencePause)
+				p.noteLocked(err.Error())
+				v.mu.Unlock()
+				continue
+			}
+			v.mu.Lock()
+			p.fenced = true
+			v.mu.Unlock()
+			v.log.Info("a lost peer is fenced", "peer", p.node)
+		}
+		fenced = append(fenced, p)
+	}
+	return fenced, err
+}
+
+// allFenced: v.mu is held.
+func (v *Volume) allFenced(gone []*peer) bool {
+	for _, p := range gone {
+		if v.opts.Hooks.FencePeer != nil && !p.fenced {
+			return false
+		}
+	}
+	return true
+}
+
+// fenceAbsent is asked before a forced promotion: the members that are not here.
+func (v *Volume) fenceAbsent() error {
+	v.mu.Lock()
+	var absent []*peer
+	for _, p := range v.peers {
+		if (p.link == nil || !p.link.met) && !v.excludes(p) {
+			p.fenceAfter = time.Time{} // an operator asks
+			absent = append(absent, p)
+		}
+	}
+	v.mu.Unlock()
+	_, err := v.fence(absent)
+	return err
+}
+
+// excludes: this replica's own superblock says that p went on with nothing. v.mu
+// is held.
+func (v *Volume) excludes(p *peer) bool {
+	return !v.super.Excluded && len(v.super.Set) > 0 && !setHasNode(v.super.Set, p.node)
+}
