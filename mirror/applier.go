@@ -159,7 +159,7 @@ func (v *Volume) applyCollected(a *applier) error {
 		}
 	}
 	parts := a.coalesce()
-	if v.undo.Load() != nil {
+	if v.keepers.Load() != nil {
 		if err := v.preserve(a.rangesOf(parts)); err != nil {
 			return err
 		}

@@ -208,6 +208,7 @@ func (l *link) sayJoinReady() error {
 	t.joinSaid = lsn
 	err := v.commitSuper(func(sb *Superblock) {
 		sb.Disk, sb.Resync = UpToDate, nil
+		sb.Snapshots = settledSnapshots(sb.Snapshots)
 	})
 	if err != nil {
 		return err

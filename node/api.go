@@ -84,7 +84,8 @@ type ResolveRequest struct {
 	Keep string `json:"keep"` // the node whose writes are kept
 	// DryRun says what would be done, and does nothing.
 	DryRun bool `json:"dryRun,omitempty"`
-	// DiscardLosingWrites is needed to do it: nothing keeps them.
+	// DiscardLosingWrites: the other side's writes are kept nowhere, not in a snapshot
+	// on its node either.
 	DiscardLosingWrites bool `json:"discardLosingWrites,omitempty"`
 }
 

@@ -119,18 +119,18 @@ func (v *fakeVolume) OpenImage(context.Context) (*mirror.Image, error) {
 	return nil, errors.New("a fake has no image")
 }
 
-func (v *fakeVolume) PlanResolve(keep string) (mirror.SplitPlan, error) {
-	return mirror.SplitPlan{Volume: v.o.Volume, Keep: keep, Next: []mirror.SplitStep{}}, nil
+func (v *fakeVolume) PlanResolve(o mirror.ResolveOptions) (mirror.SplitPlan, error) {
+	return mirror.SplitPlan{Volume: v.o.Volume, Keep: o.Keep, Next: []mirror.SplitStep{}}, nil
 }
 
 func (v *fakeVolume) ResolveSplit(_ context.Context, o mirror.ResolveOptions) (mirror.SplitPlan, error) {
 	plan := mirror.SplitPlan{Volume: v.o.Volume, Keep: o.Keep}
-	if !o.DiscardLosingWrites {
-		return plan, &mirror.ResolveRefusedError{Volume: v.o.Volume, Reason: "they would be lost", Plan: &plan}
+	if o.Keep == "nobody" {
+		return plan, &mirror.ResolveRefusedError{Volume: v.o.Volume, Reason: "nobody has no part in it"}
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.note("keep %q", o.Keep)
+	v.note("keep %q, discard %v", o.Keep, o.DiscardLosingWrites)
 	return plan, nil
 }
 

@@ -22,7 +22,7 @@ type volume interface {
 	Rollback(ctx context.Context) (mirror.RollbackPlan, error)
 	PlanRepair(r mirror.RepairOptions) (mirror.RepairPlan, error)
 	OpenImage(ctx context.Context) (*mirror.Image, error)
-	PlanResolve(keep string) (mirror.SplitPlan, error)
+	PlanResolve(o mirror.ResolveOptions) (mirror.SplitPlan, error)
 	ResolveSplit(ctx context.Context, o mirror.ResolveOptions) (mirror.SplitPlan, error)
 	SplitBrains() ([]mirror.SplitReport, error)
 	Status() mirror.Status
