@@ -90,6 +90,7 @@ func (l *link) obey(m *Proceed) error {
 			// the Primary goes on without us until we join (10a, 10c).
 			sb.exclude(l.theirs.Set, l.theirs.SetVersion)
 		}
+		sb.Snapshots = notRollingBack(sb.Snapshots)
 		if sb.Volume.IsZero() {
 			sb.Volume, sb.Protocol, sb.WriteCache = m.Volume, l.theirs.Protocol, l.theirs.WriteCache
 		}

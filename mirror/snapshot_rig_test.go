@@ -219,3 +219,19 @@ func (m *snapModel) crash() {
 	m.n.start()
 	m.begin()
 }
+
+// rollback goes back to any of the snapshots.
+func (m *snapModel) rollback() {
+	m.t.Helper()
+	m.settle()
+	m.c.s.Close()
+	for name, want := range m.want {
+		if _, err := m.n.vol.RollbackToSnapshot(m.t.Context(), name); err != nil {
+			m.t.Fatal(err)
+		}
+		m.ops = append(m.ops, modelOp{lsn: m.next, n: rigSize, p: want})
+		break
+	}
+	m.next = m.n.vol.Status().End + 1
+	m.c = m.n.attach()
+}

@@ -256,12 +256,21 @@ func (v *Volume) settling(id ID) bool {
 
 // settledSnapshots: the resync is through.
 func settledSnapshots(list []SnapshotEntry) []SnapshotEntry {
-	if !slices.ContainsFunc(list, func(e SnapshotEntry) bool { return e.Settling }) {
-		return list
+	for _, e := range list {
+		if e.Settling {
+			list = editSnapshot(list, e.ID, func(e *SnapshotEntry) { e.Settling = false })
+		}
 	}
-	list = slices.Clone(list)
-	for i := range list {
-		list[i].Settling = false
+	return list
+}
+
+// notRollingBack: another Primary goes on with the volume, whatever became of a
+// rollback that this node was in the middle of.
+func notRollingBack(list []SnapshotEntry) []SnapshotEntry {
+	for _, e := range list {
+		if e.RollingBack {
+			list = editSnapshot(list, e.ID, func(e *SnapshotEntry) { e.RollingBack = false })
+		}
 	}
 	return list
 }

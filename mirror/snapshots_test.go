@@ -41,6 +41,9 @@ func TestSnapshotModel(t *testing.T) {
 		for range rng.IntN(60) {
 			m.write()
 		}
+		if len(m.want) > 0 && rng.IntN(4) == 0 {
+			m.rollback()
+		}
 		if rng.IntN(2) == 0 {
 			m.c.flush()
 		}

@@ -131,6 +131,7 @@ type state struct {
 	resting     bool   // the applier lets clients' flushes pass first
 	restWatched bool   // and will look whether they are over
 	applyWant   LSN    // up to here it has to be applied all the same
+	rolling     bool   // a rollback to a snapshot writes (snapshot_rollback.go)
 	image       *Image // nil unless this Secondary is read as it is (image.go)
 
 	syncWant LSN // somebody waits for this to be durable
