@@ -137,6 +137,7 @@ func (p *configParser) oneVolume(name string, key, value *yaml.Node) {
 		"pending-limit":  p.size(at+".pending-limit", &o.PendingLimit, 4<<20),
 		"resync-rate":    p.size(at+".resync-rate", &o.ResyncRate, 0),
 		"resync-undo":    p.sizeOrOff(at+".resync-undo", &o.ResyncUndo, 64<<20, mirror.UndoOff),
+		"snapshot-limit": p.size(at+".snapshot-limit", &o.SnapshotLimit, 0),
 		"peer-timeout":   p.duration(at+".peer-timeout", &o.PeerTimeout, 200*time.Millisecond),
 		"sync-interval":  p.duration(at+".sync-interval", &o.SyncInterval, time.Millisecond),
 		"retry-interval": p.duration(at+".retry-interval", &o.RetryInterval, time.Millisecond),

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -117,6 +118,42 @@ func (v *fakeVolume) Rollback(context.Context) (mirror.RollbackPlan, error) {
 
 func (v *fakeVolume) OpenImage(context.Context) (*mirror.Image, error) {
 	return nil, errors.New("a fake has no image")
+}
+
+func (v *fakeVolume) Snapshots() []mirror.SnapshotStatus {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.st.Snapshots)
+}
+
+func (v *fakeVolume) CreateSnapshot(_ context.Context, name string) (mirror.SnapshotStatus, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.st.Snapshots) > 0 {
+		return mirror.SnapshotStatus{}, mirror.ErrSnapshotExists
+	}
+	s := mirror.SnapshotStatus{Name: name}
+	v.st.Snapshots = append(v.st.Snapshots, s)
+	return s, nil
+}
+
+func (v *fakeVolume) DeleteSnapshot(string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.st.Snapshots = nil
+	return nil
+}
+
+func (v *fakeVolume) OpenSnapshot(string) (*mirror.Image, error) {
+	return nil, errors.New("a fake has no image")
+}
+
+func (v *fakeVolume) PlanSnapshotRollback(string) (mirror.SnapshotRollbackPlan, error) {
+	return mirror.SnapshotRollbackPlan{Volume: v.o.Volume, Restores: 4096}, nil
+}
+
+func (v *fakeVolume) RollbackToSnapshot(context.Context, string) (mirror.SnapshotRollbackPlan, error) {
+	return mirror.SnapshotRollbackPlan{}, errors.New("2 clients are attached")
 }
 
 func (v *fakeVolume) PlanResolve(o mirror.ResolveOptions) (mirror.SplitPlan, error) {

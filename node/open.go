@@ -95,7 +95,7 @@ func (n *Node) options(name string) (o mirror.Options, err error) {
 		Node: n.cfg.Node, Volume: name, FS: fsys, Journal: journal, Store: f,
 		Peers: s.names(), Dialer: newDialer(s.Peers), Logger: n.log,
 		PendingLimit: s.PendingLimit, PeerTimeout: time.Duration(s.PeerTimeout), SyncInterval: time.Duration(s.SyncInterval),
-		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate, ResyncUndo: s.ResyncUndo,
+		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate, ResyncUndo: s.ResyncUndo, SnapshotLimit: s.SnapshotLimit,
 		OnIOError: s.OnIOError,
 		Split:     n.cfg.Volumes[name].Split,
 		MinInSync: s.MinInSync, OnNoQuorum: s.OnNoQuorum,

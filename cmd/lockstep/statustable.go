@@ -99,6 +99,16 @@ func volumeSentences(v node.VolumeStatus) []string {
 	if u := v.Undo; u != nil {
 		add(": %s", undo(u))
 	}
+	for _, s := range v.Snapshots {
+		switch {
+		case s.Lost != "":
+			add(": snapshot %s is lost: %s", s.Name, s.Lost)
+		case s.Rollback != nil:
+			add(": snapshot %s: %s", s.Name, rollingBack(s.Rollback))
+		case s.Peer != "":
+			add(": snapshot %s keeps the losing side of the split-brain with %s, until it is deleted", s.Name, s.Peer)
+		}
+	}
 	for _, p := range v.Peers {
 		if p.Progress != nil {
 			add("/%s: %s", p.Node, progress(p.Replication, p.Progress))
