@@ -82,6 +82,9 @@ func (v *Volume) applyRound() bool {
 	defer a.reset()
 	err := v.applyCollected(a)
 	if isNoSpace(err) {
+		if v.yieldSnapshot(err) {
+			return true
+		}
 		v.outOfSpace(err)
 		return false
 	}

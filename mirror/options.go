@@ -93,6 +93,9 @@ type Options struct {
 	// SnapshotLimit is the most bytes on disk that one snapshot may take: 0 is no limit
 	// but the volume's size and a 64th. One that would need more is lost.
 	SnapshotLimit int64
+	// SharedDisk: Store takes its space from the file system that FS is on. When that
+	// is full snapshots are given up, the largest first, before writes are refused.
+	SharedDisk bool
 	// OnIOError is what a Primary does when its own disk fails. Default Detach.
 	OnIOError IOErrorPolicy
 	// Split has a split-brain settled in which both sides wrote. Default: not by

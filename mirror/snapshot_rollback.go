@@ -78,7 +78,7 @@ func (v *Volume) judgeSnapshotRollback(name string) error {
 	case v.role != Primary || !v.serving:
 		return fmt.Errorf("node %q is not Primary: promote it first (lockstep promote %s)", v.opts.Node, v.opts.Volume)
 	case len(v.sessions) > 0:
-		return fmt.Errorf("%d clients are attached: disconnect them first", len(v.sessions))
+		return fmt.Errorf("clients are attached, %d of them: disconnect them first", len(v.sessions))
 	case v.rolling:
 		return errors.New("a rollback to a snapshot is under way")
 	}

@@ -234,6 +234,22 @@ func (v *Volume) loseSnapshot(s *keptSnapshot, why error) error {
 	return nil
 }
 
+// yieldSnapshot gives up the snapshot that takes the most space, for the store has
+// none left for what was acknowledged, and reports whether it did.
+func (v *Volume) yieldSnapshot(err error) bool {
+	k := v.keepers.Load()
+	if !v.opts.SharedDisk || errors.Is(err, snapshot.ErrFull) || k == nil {
+		return false
+	}
+	var most *keptSnapshot
+	for _, s := range k.snaps {
+		if !v.settling(s.id) && (most == nil || s.file.Used() > most.file.Used()) {
+			most = s
+		}
+	}
+	return most != nil && v.loseSnapshot(most, fmt.Errorf("its space was needed: %w", err)) == nil
+}
+
 // drop ends a snapshot that the superblock does not name as whole any more.
 func (v *Volume) drop(s *keptSnapshot, reason error) {
 	s.gone.Store(true)

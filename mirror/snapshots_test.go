@@ -477,3 +477,62 @@ func TestSnapshotRefusals(t *testing.T) {
 		t.Errorf("%d are there after a start", n)
 	}
 }
+
+// A store that is full takes the space of the snapshots, if they lie on its disk: the
+// largest first, and no more of them than it needs. Clients notice nothing.
+func TestSnapshotsYieldSpace(t *testing.T) {
+	for _, shared := range []bool{true, false} {
+		m := newSnapModel(t, seed(t), func(o *Options) { o.SharedDisk = shared })
+		for range 60 {
+			m.write()
+		}
+		m.settle()
+		large := m.n.snap("large")
+		for range 60 {
+			m.write()
+		}
+		m.settle()
+		m.c.flush()
+		m.n.snapAppliesAll()
+		m.snap("small")
+		m.settle()
+		m.c.flush()
+		m.n.snapAppliesAll()
+		full := func() bool {
+			f, err := m.n.fake.Open(snapshotFile(large.ID))
+			if err == nil {
+				f.Close()
+			}
+			return err == nil
+		}
+		m.n.fake.OnOp(func(op fakedisk.Op, name string) error {
+			if op == fakedisk.OpWrite && name == fakeData && full() {
+				return syscall.ENOSPC
+			}
+			return nil
+		})
+		for range 20 {
+			m.write()
+		}
+		m.settle()
+		m.c.flush()
+		if !shared {
+			m.n.rig.eventually("the store is full", func() bool {
+				m.n.vol.applyAll()
+				return strings.Contains(m.n.vol.Status().Waiting, "full")
+			})
+			if s := m.n.snapshot("large"); s.Lost != "" {
+				t.Errorf("a snapshot on another disk was given up: %+v", s)
+			}
+			m.n.fake.OnOp(nil)
+			continue
+		}
+		m.n.snapAppliesAll()
+		m.n.fake.OnOp(nil)
+		if s := m.n.snapshot("large"); !strings.Contains(s.Lost, "its space was needed") {
+			t.Errorf("%+v", s)
+		}
+		mustBe(t, "small", m.n.snapshotView("small"), m.want["small"])
+		mustBe(t, "the volume", m.c.read(0, rigSize), m.at(m.next))
+	}
+}

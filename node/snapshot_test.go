@@ -67,7 +67,7 @@ func TestSnapshots(t *testing.T) {
 		t.Fatalf("%+v, %v", plan, err)
 	}
 	_, err = cl.RollbackToSnapshot(ctx, "data", "monday")
-	wantError(t, err, CodeRefused, "1 clients are attached")
+	wantError(t, err, CodeRefused, "clients are attached")
 	w.Close()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if s, err = cl.RollbackToSnapshot(ctx, "data", "monday"); err == nil || asError(err).Code != CodeRefused {
