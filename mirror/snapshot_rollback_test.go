@@ -85,17 +85,17 @@ func TestRollbackToSnapshotInterrupted(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r, a, want, since := aboutToRollBack(t, row.peers...)
-			journaled := 0
+			v, journaled := a.vol, 0
 			stalled := a.stallAt(fakedisk.OpWrite, "*.seg*", func() bool {
-				a.vol.mu.Lock()
-				defer a.vol.mu.Unlock()
-				if a.vol.rolling {
+				v.mu.Lock()
+				defer v.mu.Unlock()
+				if v.rolling {
 					journaled++
 				}
 				return journaled > 4
 			})
 			ctx, cancel := context.WithCancel(t.Context())
-			v, done := a.vol, make(chan error, 1)
+			done := make(chan error, 1)
 			go func() {
 				_, err := v.RollbackToSnapshot(ctx, "s")
 				done <- err

@@ -482,57 +482,52 @@ func TestSnapshotRefusals(t *testing.T) {
 // largest first, and no more of them than it needs. Clients notice nothing.
 func TestSnapshotsYieldSpace(t *testing.T) {
 	for _, shared := range []bool{true, false} {
-		m := newSnapModel(t, seed(t), func(o *Options) { o.SharedDisk = shared })
-		for range 60 {
-			m.write()
+		rng := seed(t)
+		n := newFakeRig(t, func(o *Options) { o.SharedDisk = shared }, "a").node("a")
+		n.promote(false)
+		c := n.attach()
+		write := func(bytes int) {
+			c.must(c.async(0, randomly(rng, bytes)))
+			c.flush()
 		}
-		m.settle()
-		large := m.n.snap("large")
-		for range 60 {
-			m.write()
-		}
-		m.settle()
-		m.c.flush()
-		m.n.snapAppliesAll()
-		m.snap("small")
-		m.settle()
-		m.c.flush()
-		m.n.snapAppliesAll()
+		write(1 << 20)
+		large := n.snap("large")
+		write(1 << 20)
+		n.snapAppliesAll()
+		n.snap("small")
+		small := c.read(0, rigSize)
 		full := func() bool {
-			f, err := m.n.fake.Open(snapshotFile(large.ID))
+			f, err := n.fake.Open(snapshotFile(large.ID))
 			if err == nil {
 				f.Close()
 			}
 			return err == nil
 		}
-		m.n.fake.OnOp(func(op fakedisk.Op, name string) error {
+		n.fake.OnOp(func(op fakedisk.Op, name string) error {
 			if op == fakedisk.OpWrite && name == fakeData && full() {
 				return syscall.ENOSPC
 			}
 			return nil
 		})
-		for range 20 {
-			m.write()
-		}
-		m.settle()
-		m.c.flush()
+		write(64 << 10)
+		want := c.read(0, rigSize)
 		if !shared {
-			m.n.rig.eventually("the store is full", func() bool {
-				m.n.vol.applyAll()
-				return strings.Contains(m.n.vol.Status().Waiting, "full")
+			n.rig.eventually("the store is full", func() bool {
+				n.vol.applyAll()
+				return strings.Contains(n.vol.Status().Waiting, "full")
 			})
-			if s := m.n.snapshot("large"); s.Lost != "" {
+			if s := n.snapshot("large"); s.Lost != "" {
 				t.Errorf("a snapshot on another disk was given up: %+v", s)
 			}
-			m.n.fake.OnOp(nil)
+			n.fake.OnOp(nil)
 			continue
 		}
-		m.n.snapAppliesAll()
-		m.n.fake.OnOp(nil)
-		if s := m.n.snapshot("large"); !strings.Contains(s.Lost, "its space was needed") {
+		n.snapAppliesAll()
+		n.fake.OnOp(nil)
+		if s := n.snapshot("large"); !strings.Contains(s.Lost, "its space was needed") {
 			t.Errorf("%+v", s)
 		}
-		mustBe(t, "small", m.n.snapshotView("small"), m.want["small"])
-		mustBe(t, "the volume", m.c.read(0, rigSize), m.at(m.next))
+		mustBe(t, "small", n.snapshotView("small"), small)
+		mustBe(t, "the volume", storeOf(t, n.fake), want)
 	}
 }
