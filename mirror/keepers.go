@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/lockstep-storage/lockstep/snapshot"
 )
@@ -84,15 +85,17 @@ func (v *Volume) preserveUndo(undo *snapshot.Snapshot, ranges []snapshot.Range) 
 
 // preserveIn keeps them for a snapshot. The volume goes on whatever becomes of that:
 // one that cannot keep them is lost, which is durable before they are overwritten.
-// But a losing side waits for room, and the resync that overwrites it with it.
+//
+// But a losing side that is not overwritten yet is not lost so: the resync that does
+// it waits until there is room, or the disk is mended, or an operator deletes it.
 func (v *Volume) preserveIn(s *keptSnapshot, ranges []snapshot.Range) error {
 	err := s.file.Preserve(v.store, ranges)
 	switch {
 	case err == nil, errors.Is(err, snapshot.ErrClosed): // deleted, or lost, meanwhile
 		return nil
-	case errors.Is(err, snapshot.ErrFull) && v.settling(s.id):
+	case v.settling(s.id):
 		v.pauseResync(v.losingIsFull(s, err))
-		return err
+		return fmt.Errorf("%w: %w", snapshot.ErrFull, err) // the applier waits
 	}
 	return v.loseSnapshot(s, err)
 }

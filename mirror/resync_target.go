@@ -213,7 +213,7 @@ func (l *link) resyncFrame(t FrameType, body []byte) error {
 		v.mu.Lock()
 		r.total = m.Bytes
 		v.mu.Unlock()
-		return v.reserveUndo(m.Bytes)
+		return v.reserveKeepers(m.Bytes)
 	case FrameResyncEnd:
 		var m ResyncEnd
 		if err := m.Decode(body); err != nil {

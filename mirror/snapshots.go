@@ -293,7 +293,7 @@ func notRollingBack(list []SnapshotEntry) []SnapshotEntry {
 
 // losingIsFull says, for people, why a resync pauses and what to do.
 func (v *Volume) losingIsFull(s *keptSnapshot, err error) string {
-	return fmt.Sprintf("the resync is paused, for the losing side of the split-brain could not be kept (%v): make room in %v, or give that side up with "+
+	return fmt.Sprintf("the resync is paused, for the losing side of the split-brain could not be kept (%v): mend that in %v, or give that side up with "+
 		"'lockstep snapshot delete %s %s', and run 'lockstep connect %s'", err, v.opts.FS, v.opts.Volume, s.name, v.opts.Volume)
 }
 

@@ -469,6 +469,12 @@ func TestP4CrashStates(t *testing.T) {
 		r.isEqual("a", "b", want)
 	})
 	b.keepsLosing(losing)
+	for i := 0; i < len(crashes); i++ {
+		bothSidesAreThere(t, crashes[i], losing)
+		if underRace {
+			i += 3
+		}
+	}
 	ends := looks(t, crashes, "b", "a")
 	if ends[end] == 0 || len(ends) < 2 {
 		t.Fatalf("%d crashes end at %v; the loser ended at LSN %d", len(crashes), ends, end)
@@ -483,6 +489,35 @@ func TestP4CrashStates(t *testing.T) {
 		b.start()
 		r.settleAgain(want, losing)
 	}
+}
+
+// bothSidesAreThere: whatever a crash left of the loser's disk has its side, as a
+// snapshot or as it was. (The winner's side is the winner's.)
+func bothSidesAreThere(t *testing.T, d *fakedisk.FS, losing []byte) {
+	t.Helper()
+	v, err := Open(Options{Node: "b", Volume: rigVolume, FS: d.CrashClone(fakedisk.KeepAll), Store: openFake(t, d), Peers: []string{"a"}, Dialer: nobody{}, BootID: "look"})
+	if err != nil {
+		t.Fatalf("open what a crash left: %v", err)
+	}
+	defer v.Close(t.Context())
+	if list := v.Snapshots(); len(list) > 0 {
+		mustBe(t, "the losing side", snapshotOf(t, v, list[0].Name), losing)
+		return
+	}
+	i, err := v.OpenImage(t.Context())
+	if err != nil {
+		t.Fatalf("it is not kept, and: %v", err)
+	}
+	defer i.Close()
+	s, err := i.Attach(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, rigSize)
+	if err := s.ReadAt(p, 0); err != nil {
+		t.Fatal(err)
+	}
+	mustBe(t, "what was not given up", p, losing)
 }
 
 // What the loser wrote is part of the winner's bitmap, durably, before the loser is
@@ -621,5 +656,95 @@ func TestDiscardLosingWrites(t *testing.T) {
 		if list := b.vol.Snapshots(); len(list) > 0 {
 			t.Errorf("said on %s, and b keeps %+v", on, list)
 		}
+	}
+}
+
+// A losing side that cannot be kept is not overwritten: the resync waits until there
+// is room, or an operator does without.
+func TestLosingSideWaitsForRoom(t *testing.T) {
+	limit := int64(1 << 20)
+	limited := func(o *Options) { o.SnapshotLimit = limit }
+	for name, row := range map[string]struct {
+		opts func(*Options)
+		full func(b *rigNode) // before it is resolved
+		why  string           // it waits
+		mend func(b *rigNode) // before it is connected again
+		kept bool
+	}{
+		"too many snapshots": {nil, func(b *rigNode) {
+			for i := range MaxSnapshots {
+				b.snap(fmt.Sprint(i))
+			}
+		}, "there are 16 snapshots already", func(b *rigNode) {
+			for i := range MaxSnapshots {
+				if err := b.vol.DeleteSnapshot(fmt.Sprint(i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, true},
+		"its limit, raised": {limited, nil, "could not be kept", func(b *rigNode) {
+			limit = 0
+			b.restart()
+		}, true},
+		"its limit, given up": {limited, nil, "could not be kept", func(b *rigNode) {
+			if err := b.vol.DeleteSnapshot(b.vol.Snapshots()[0].Name); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		"a failed sync": {nil, func(b *rigNode) {
+			b.fake.OnOp(func(op fakedisk.Op, name string) error {
+				v := b.vol.keepers.Load()
+				if op == fakedisk.OpDatasync && strings.HasPrefix(name, snapshotPrefix) && v != nil && len(v.snaps) > 0 {
+					return errDisk
+				}
+				return nil
+			})
+		}, "could not be kept", func(b *rigNode) {
+			b.fake.OnOp(nil)
+			b.restart()
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			limit = 1 << 20
+			r, a, b := parted(t, row.opts)
+			rng := seed(t)
+			for _, n := range []*rigNode{a, b} {
+				c := n.attach()
+				for i := range int64(4) {
+					c.must(c.async(i<<20, randomly(rng, 1<<20)))
+				}
+				c.flush()
+				c.s.Close()
+			}
+			want, losing := a.view(), b.view()
+			b.demote()
+			b.snapAppliesAll() // else it may be full before it is begun
+			if row.full != nil {
+				row.full(b)
+			}
+			a.heal()
+			r.splitBrain()
+			r.follow(b.resolve("a").Next)
+			r.eventually("it waits", func() bool { return strings.Contains(b.peer("a").Problem, row.why) })
+			if s := b.vol.Status(); s.Failure != "" {
+				t.Fatal(s.Failure)
+			}
+			for _, s := range b.vol.Snapshots() {
+				if s.Peer != "" {
+					mustBe(t, "while it waits", b.snapshotView(s.Name), losing)
+				}
+			}
+			row.mend(b)
+			if b.peer("a").SplitBrain != nil { // the word was lost by the restart
+				r.follow(b.resolve("a").Next)
+			}
+			r.connect()
+			r.isEqual("a", "b", want)
+			if row.kept {
+				b.keepsLosing(losing)
+			} else if list := b.vol.Snapshots(); len(list) > 0 {
+				t.Fatalf("%+v", list)
+			}
+		})
 	}
 }

@@ -145,11 +145,12 @@ func (v *Volume) forgetUndo() error {
 	})
 }
 
-// reserveUndo takes the space that a resync of so many bytes may need: no more than
-// the store holds data. What clients write to other blocks meanwhile comes on top.
-func (v *Volume) reserveUndo(bytes int64) error {
-	s := v.undo()
-	if s == nil {
+// reserveKeepers takes the space that a resync of so many bytes may need to keep what it
+// overwrites: no more than the store holds data. What clients write to other blocks
+// meanwhile comes on top.
+func (v *Volume) reserveKeepers(bytes int64) error {
+	k := v.keepers.Load()
+	if k == nil {
 		return nil
 	}
 	data := int64(0)
@@ -162,7 +163,20 @@ func (v *Volume) reserveUndo(bytes int64) error {
 	if err != nil {
 		return fmt.Errorf("look how much data the store holds: %w", err)
 	}
-	err = s.Reserve(max(0, min(bytes, data)-s.Preserved()))
+	most := min(bytes, data)
+	for _, s := range k.snaps {
+		if !v.settling(s.id) {
+			continue
+		}
+		if err := s.file.Reserve(max(0, most-s.file.Preserved())); err != nil {
+			v.pauseResync(v.losingIsFull(s, err))
+			return err
+		}
+	}
+	if k.undo == nil {
+		return nil
+	}
+	err = k.undo.Reserve(max(0, most-k.undo.Preserved()))
 	switch {
 	case errors.Is(err, snapshot.ErrFull):
 		v.pauseResync(v.undoIsFull(err))

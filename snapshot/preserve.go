@@ -215,6 +215,9 @@ func (s *Snapshot) Reserve(n int64) error {
 	if s.failed != nil {
 		return s.failed
 	}
+	if n <= 0 { // which a file system refuses to reserve
+		return nil
+	}
 	n += n / 64 // the batches' headers
 	if end := s.end + n; s.limit > 0 && end > s.limit {
 		return s.full(fmt.Errorf("its limit is %d bytes, and it may become %d", s.limit, end))
