@@ -267,10 +267,10 @@ func (v *Volume) drop(s *keptSnapshot, reason error) {
 func (v *Volume) settling(id ID) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return slices.ContainsFunc(v.super.Snapshots, func(e SnapshotEntry) bool { return e.ID == id && e.Settling })
+	return v.super.Resync != nil && slices.ContainsFunc(v.super.Snapshots, func(e SnapshotEntry) bool { return e.ID == id && e.Settling })
 }
 
-// settledSnapshots: the resync is through.
+// settledSnapshots: the resync is through, or will not come.
 func settledSnapshots(list []SnapshotEntry) []SnapshotEntry {
 	for _, e := range list {
 		if e.Settling {

@@ -531,3 +531,64 @@ func TestSnapshotsYieldSpace(t *testing.T) {
 		mustBe(t, "the volume", storeOf(t, n.fake), want)
 	}
 }
+
+// A snapshot is deleted while it is about to keep something: the write that waits for
+// that goes on.
+func TestSnapshotDeletedWhileItCopies(t *testing.T) {
+	n := newFakeRig(t, nil, "a").node("a")
+	n.promote(false)
+	c := n.attach()
+	c.write(0, fill(1, 64*rigBlock))
+	c.flush()
+	n.snap("s")
+	n.snap("other")
+	copies := n.stallAt(fakedisk.OpDatasync, snapshotPrefix+"*", nil)
+	c.write(0, fill(2, 64*rigBlock))
+	c.flush()
+	copies.wait(t)
+	deleted := make(chan error, 1)
+	go func() { deleted <- n.vol.DeleteSnapshot("s") }()
+	n.rig.eventually("the superblock has forgotten it", func() bool { return len(n.vol.Snapshots()) == 1 })
+	copies.letGo()
+	if err := <-deleted; err != nil {
+		t.Fatal(err)
+	}
+	n.snapAppliesAll()
+	want := make([]byte, rigSize)
+	copy(want, fill(1, 64*rigBlock))
+	mustBe(t, "the other", n.snapshotView("other"), want)
+	copy(want, fill(2, 64*rigBlock))
+	mustBe(t, "the volume", storeOf(t, n.fake), want)
+	if s := n.snapshot("other"); s.Lost != "" || n.vol.Status().Disk != UpToDate {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A losing side that was kept, and then not given up after all, is a snapshot like any
+// other: with no room it is lost, and does not stop the volume.
+func TestLosingSideThatWasNotGivenUp(t *testing.T) {
+	r, _, b := parted(t, func(o *Options) { o.SnapshotLimit = 256 << 10 })
+	c := b.attach()
+	c.write(0, fill(3, 256*rigBlock))
+	c.flush()
+	c.s.Close()
+	b.demote()
+	b.snapAppliesAll()
+	e := SnapshotEntry{Name: "split-9", Peer: "a", Settling: true}
+	if _, err := b.vol.takeSnapshot(e, func() (LSN, error) { return b.vol.applied, nil }); err != nil {
+		t.Fatal(err)
+	}
+	b.restart() // before the resync
+	b.promote(true)
+	c = b.attach()
+	c.write(0, fill(4, 256*rigBlock))
+	c.flush()
+	r.eventually("it is applied", func() bool {
+		b.vol.applyAll()
+		s := b.vol.Status()
+		return s.Applied == s.End
+	})
+	if s := b.snapshot("split-9"); s.Lost == "" {
+		t.Errorf("%+v", s)
+	}
+}
