@@ -233,7 +233,7 @@ func TestSnapshotAfterAResync(t *testing.T) {
 // A snapshot is kept through a resync of its replica, and through the rollback of one.
 func TestSnapshotThroughAResync(t *testing.T) {
 	rng := seed(t)
-	u := newUndoRig(t, rng, slowResync)
+	u := newUndoRigOf(t, rng, 4<<20, slowResync)
 	u.b.start()
 	u.members()
 	u.inSync("a", "b")
@@ -541,12 +541,16 @@ func TestSnapshotDeletedWhileItCopies(t *testing.T) {
 	c.write(0, fill(1, 64*rigBlock))
 	c.flush()
 	n.snap("s")
+	n.snap("next") // the applier comes to it when it is gone
 	n.snap("other")
 	copies := n.stallAt(fakedisk.OpDatasync, snapshotPrefix+"*", nil)
 	c.write(0, fill(2, 64*rigBlock))
 	c.flush()
 	copies.wait(t)
 	deleted := make(chan error, 1)
+	if err := n.vol.DeleteSnapshot("next"); err != nil {
+		t.Fatal(err)
+	}
 	go func() { deleted <- n.vol.DeleteSnapshot("s") }()
 	n.rig.eventually("the superblock has forgotten it", func() bool { return len(n.vol.Snapshots()) == 1 })
 	copies.letGo()
