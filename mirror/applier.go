@@ -82,6 +82,9 @@ func (v *Volume) applyRound() bool {
 	defer a.reset()
 	err := v.applyCollected(a)
 	if isNoSpace(err) {
+		if v.yieldSnapshot(err) {
+			return true
+		}
 		v.outOfSpace(err)
 		return false
 	}
@@ -159,7 +162,7 @@ func (v *Volume) applyCollected(a *applier) error {
 		}
 	}
 	parts := a.coalesce()
-	if v.undo.Load() != nil {
+	if v.keepers.Load() != nil {
 		if err := v.preserve(a.rangesOf(parts)); err != nil {
 			return err
 		}
@@ -281,7 +284,7 @@ func (a *applier) reset() {
 func (v *Volume) outOfSpace(err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !v.noSpace && !errors.Is(err, snapshot.ErrFull) { // pauseResync has said so
+	if !v.noSpace && !errors.Is(err, snapshot.ErrFull) { // haltResync has said so
 		v.log.Error("the backing store is full: writes are refused until it has space; nothing is lost", "error", err)
 	}
 	v.noSpace = true

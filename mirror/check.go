@@ -32,6 +32,7 @@ type CheckReport struct {
 	Bitmaps    []CheckedBitmap    `json:"bitmaps"`
 	StoreSize  int64              `json:"storeSize,omitempty"` // bytes; 0: not looked at
 	Undo       *UndoStatus        `json:"undo,omitempty"`      // of a bitmap resync that is not through
+	Snapshots  []SnapshotStatus   `json:"snapshots"`
 	// Problems are damage: the replica does not open, or gives something up.
 	Problems []Finding `json:"problems"`
 	// Remarks are what the next Open mends by itself, and nothing is lost by: a
@@ -121,7 +122,7 @@ func Check(dir disk.FS, o CheckOptions) (CheckReport, error) {
 		return CheckReport{}, fmt.Errorf("check the replica in %v: %w", dir, err)
 	}
 	c := checker{dir: dir, o: o, names: names}
-	c.r = CheckReport{StoreSize: o.StoreSize, Bitmaps: []CheckedBitmap{}, Problems: []Finding{}, Remarks: []Finding{}}
+	c.r = CheckReport{StoreSize: o.StoreSize, Bitmaps: []CheckedBitmap{}, Snapshots: []SnapshotStatus{}, Problems: []Finding{}, Remarks: []Finding{}}
 	if c.superblock() {
 		err = c.journal()
 		noted := uint64(0)
@@ -131,6 +132,7 @@ func Check(dir disk.FS, o CheckOptions) (CheckReport, error) {
 		c.slots(noted)
 		c.bitmaps()
 		c.undo()
+		c.snapshots()
 	}
 	c.leftovers()
 	return c.r, err
@@ -157,6 +159,31 @@ func (c *checker) undo() {
 		c.problem(file, -1, 0, "%v: the replica is Inconsistent until a resync is through, and cannot be rolled back", cmp.Or(err, noteErr))
 	default:
 		c.r.Undo = &UndoStatus{Base: note.base, Began: rep.Created, Preserved: rep.Preserved, Used: rep.Used, RollingBack: mark.RollingBack}
+	}
+}
+
+// snapshots checks each that the superblock names, data and all.
+func (c *checker) snapshots() {
+	for _, e := range c.super.Snapshots {
+		file := fileIn(c.dir, snapshotFile(e.ID))
+		s := SnapshotStatus{Name: e.Name, ID: e.ID, At: e.At, Created: e.Created, Peer: e.Peer, Lost: e.Lost}
+		if e.Lost == "" {
+			rep, err := snapshot.Check(c.dir, snapshotFile(e.ID), c.super.Size)
+			if err == nil && ID(rep.ID) != e.ID {
+				err = fmt.Errorf("it is snapshot %v", ID(rep.ID))
+			}
+			if err != nil {
+				c.problem(file, -1, 0, "snapshot %q: %v: it is lost, and the volume goes on without", e.Name, err)
+			}
+			s.Preserved, s.Used = rep.Preserved, rep.Used
+		}
+		c.r.Snapshots = append(c.r.Snapshots, s)
+	}
+	for _, name := range c.names {
+		id, ok := strings.CutPrefix(name, snapshotPrefix)
+		if ok && !strings.HasSuffix(name, brokenSuffix) && !namesSnapshot(c.super.Snapshots, id) {
+			c.remark(fileIn(c.dir, name), -1, 0, "a snapshot that was not made, or was deleted or lost; the next start removes it")
+		}
 	}
 }
 
@@ -394,6 +421,8 @@ func (c *checker) leftovers() {
 		switch {
 		case strings.HasPrefix(name, setAsidePrefix):
 			c.remark(fileIn(c.dir, name), -1, 0, "records that a truncation took away, kept for inspection: remove it when nobody needs it")
+		case strings.HasPrefix(name, snapshotPrefix) && strings.HasSuffix(name, brokenSuffix):
+			c.remark(fileIn(c.dir, name), -1, 0, "a snapshot that could not be read, kept for inspection: remove it when nobody needs it")
 		case name == undoName+brokenSuffix:
 			c.remark(fileIn(c.dir, name), -1, 0, "the undo of a resync, which could not be read, kept for inspection: remove it when nobody needs it")
 		case strings.HasSuffix(name, bitmapSuffix+brokenSuffix):

@@ -27,8 +27,9 @@
 // can be taken back (rollback.go) by what undo.go keeps. When the replica's own disk fails: fault.go, and detach.go
 // with remote.go. One that lost its journal is repaired (repair.go), for intent.go
 // marked what that leaves in doubt. A replica that is not Primary is read through
-// image.go. Of two that were written to apart split.go tells. Of all that, an
-// embedding program hears through events.go.
+// image.go. Of two that were written to apart split.go tells. Images of before are
+// kept by snapshots.go; keepers.go has what is overwritten preserved for them. Of all
+// that, an embedding program hears through events.go.
 //
 // # Invariants
 //
@@ -76,7 +77,8 @@
 //	        Volume.superMu     a superblock commit
 //	          Volume.mu        everything in Volume.state
 //	            pending.mu     the index that reads look into
-//	            the undo's     what is preserved
+//	            the snapshots' what is preserved
+//	        Volume.keepMu      what keeps an image (keepers.go)
 //
 // # What is bounded
 //
@@ -85,9 +87,10 @@
 // between journal and store by maxQueue, what a peer owes by sendWindow and
 // resyncWindow, what the target of a resync holds by resyncSyncBytes, its undo on
 // disk by Options.ResyncUndo (32 bytes of memory for each range in it, and 8 MiB),
+// its snapshots by MaxSnapshots and each by Options.SnapshotLimit (the same memory),
 // reads for a diskless Primary by maxReads a connection, the journal by its size, a
 // history by MaxGenerations. Whatever is at its limit slows the clients down; a
-// resync whose undo is full pauses.
+// resync whose undo is full pauses, and a snapshot that is full is lost.
 //
 // # What is not promised
 //

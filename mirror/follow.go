@@ -97,6 +97,7 @@ func (l *link) obey(m *Proceed) error {
 			// the Primary goes on without us until we join (10a, 10c).
 			sb.exclude(l.theirs.Set, l.theirs.SetVersion)
 		}
+		sb.Snapshots = notRollingBack(sb.Snapshots)
 		if sb.Volume.IsZero() {
 			sb.Volume, sb.Protocol, sb.WriteCache = m.Volume, l.theirs.Protocol, l.theirs.WriteCache
 		}
@@ -231,6 +232,7 @@ func (l *link) sayJoinReady() error {
 	t.joinSaid = lsn
 	err := v.commitSuper(func(sb *Superblock) {
 		sb.Disk, sb.Resync = UpToDate, nil
+		sb.Snapshots = settledSnapshots(sb.Snapshots)
 	})
 	if err != nil {
 		return err

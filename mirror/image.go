@@ -10,16 +10,17 @@ import (
 	"github.com/lockstep-storage/lockstep/block"
 )
 
-// An Image is what a replica that is not Primary holds, to be read beside the
-// other replicas: its store under everything that its journal has, which is what
-// clients would read if it were promoted now. It is a block.Device that takes no
-// writes.
+// An Image is what a replica holds or held, to be read beside the volume: a
+// block.Device that takes no writes, and does not change.
 //
-// It does not change. Whatever would change it ends it first, and with it every
-// session, which is told why: a Primary to follow, a promotion, the end of the
-// volume.
+// That of OpenImage is what a replica that is not Primary holds: its store under
+// everything that its journal has, which is what clients would read if it were
+// promoted now. Whatever would change it ends it first, and with it every session,
+// which is told why: a Primary to follow, a promotion, the end of the volume. That of
+// OpenSnapshot lasts until the snapshot is deleted or lost, or the volume ends.
 type Image struct {
 	v     *Volume
+	snap  *keptSnapshot // nil: the replica as it is
 	upTo  LSN
 	ends  chan struct{} // closed when it is over
 	count atomic.Int32  // of sessions
@@ -54,7 +55,7 @@ func (v *Volume) OpenImage(ctx context.Context) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Image{v: v, upTo: v.queue.wholeTo(v.end), ends: make(chan struct{}), sessions: make(map[*imageSession]struct{})}
+	i := newImage(v, v.queue.wholeTo(v.end))
 	if from := max(v.committed, v.applied) + 1; from <= i.upTo {
 		v.pending.enter(v.queue, from, i.upTo)
 		v.committed = i.upTo
@@ -62,6 +63,57 @@ func (v *Volume) OpenImage(ctx context.Context) (*Image, error) {
 	v.image = i
 	v.log.Info("the replica is read as it is", "upTo", i.upTo)
 	return i, nil
+}
+
+func newImage(v *Volume, upTo LSN) *Image {
+	return &Image{v: v, upTo: upTo, ends: make(chan struct{}), sessions: make(map[*imageSession]struct{})}
+}
+
+// OpenSnapshot makes an Image of a snapshot, whatever the replica's role. There is
+// one at a time of each.
+func (v *Volume) OpenSnapshot(name string) (*Image, error) {
+	s, err := v.kept(name)
+	if err != nil {
+		return nil, err
+	}
+	i := newImage(v, s.at)
+	i.snap = s
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	switch {
+	case v.closing:
+		err = errClosed
+	case s.gone.Load():
+		err = ErrNoSnapshot
+	case s.image != nil:
+		err = errors.New("it is exported already")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("export snapshot %q of volume %q read-only: %w", name, v.opts.Volume, err)
+	}
+	s.image = i
+	return i, nil
+}
+
+// endImage ends what is read of the snapshot, if something is.
+func (s *keptSnapshot) endImage(reason error) {
+	s.v.mu.Lock()
+	i := s.image
+	s.image = nil
+	s.v.mu.Unlock()
+	if i != nil {
+		i.end(reason)
+		close(i.ends)
+	}
+}
+
+// endSnapshotImages ends what is read of all snapshots.
+func (v *Volume) endSnapshotImages(reason error) {
+	if k := v.keepers.Load(); k != nil {
+		for _, s := range k.snaps {
+			s.endImage(reason)
+		}
+	}
 }
 
 // judgeImage says why there can be no image, nil if there can. v.mu is held.
@@ -104,16 +156,7 @@ func (v *Volume) endImage(reason error) {
 	if i == nil {
 		return
 	}
-	i.reads.Lock()
-	i.over = reason
-	all := i.sessions
-	i.sessions = nil
-	i.reads.Unlock()
-	for s := range all {
-		if s.revoked != nil {
-			go s.revoked(reason)
-		}
-	}
+	i.end(reason)
 	v.apply.Lock() // no round takes out of the index what is no longer in it
 	v.mu.Lock()
 	v.committed = v.applied
@@ -124,14 +167,32 @@ func (v *Volume) endImage(reason error) {
 	v.log.Info("the replica is no longer read as it was", "reason", reason)
 }
 
+// end drops the sessions. When it returns no read is under way and none begins.
+func (i *Image) end(reason error) {
+	i.reads.Lock()
+	i.over = reason
+	all := i.sessions
+	i.sessions = nil
+	i.reads.Unlock()
+	for s := range all {
+		if s.revoked != nil {
+			go s.revoked(reason)
+		}
+	}
+}
+
 // Close ends the image. It may be called more than once.
 func (i *Image) Close() {
-	v := i.v
+	v, reason := i.v, errors.New("the read-only export was ended")
 	v.mu.Lock()
-	mine := v.image == i
+	mine := v.image == i || i.snap != nil && i.snap.image == i
 	v.mu.Unlock()
-	if mine {
-		v.endImage(errors.New("the read-only export was ended"))
+	switch {
+	case !mine:
+	case i.snap != nil:
+		i.snap.endImage(reason)
+	default:
+		v.endImage(reason)
 	}
 }
 
@@ -181,6 +242,9 @@ func (s *imageSession) ReadAt(p []byte, off int64) error {
 	if s.image.over != nil {
 		return block.ErrNotServing
 	}
+	if s.image.snap != nil {
+		return s.image.snap.readAt(p, off)
+	}
 	return s.reader.ReadAt(p, off)
 }
 
@@ -190,6 +254,9 @@ func (s *imageSession) TryReadAt(p []byte, off int64) (bool, error) {
 	defer s.image.reads.RUnlock()
 	if s.image.over != nil {
 		return true, block.ErrNotServing
+	}
+	if s.image.snap != nil {
+		return false, nil
 	}
 	return s.reader.TryReadAt(p, off)
 }

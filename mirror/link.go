@@ -42,9 +42,10 @@ type link struct {
 	// parting is what closeLink tells the peer, whoever comes to say it first.
 	parting *Bye
 	split   *metSplit // what they are, if they are a split-brain
-	// Of a split-brain that is settled: who gives up what it wrote, and which
-	// blocks we wrote; nil is not known. Set by the handshake.
+	// Of a split-brain that is settled: who gives up what it wrote, whether that is
+	// kept nowhere, and which blocks we wrote; nil is not known. Set by the handshake.
 	loser    Side
+	discard  bool
 	diverged *bitmap.Blocks
 
 	source sourceState

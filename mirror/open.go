@@ -77,6 +77,9 @@ func (v *Volume) openFiles() error {
 	if err := v.openUndo(); err != nil {
 		return err
 	}
+	if err := v.openSnapshots(); err != nil {
+		return err
+	}
 	return v.openJournal()
 }
 
@@ -327,6 +330,7 @@ func (v *Volume) Close(ctx context.Context) error {
 	v.mu.Unlock()
 	v.revokeSessions(errClosed)
 	v.endImage(errClosed)
+	v.endSnapshotImages(errClosed)
 	if v.failure == nil {
 		v.settle()
 	}
@@ -367,8 +371,8 @@ func (v *Volume) closeFiles() error {
 	if v.intent != nil {
 		errs = append(errs, v.intent.Close())
 	}
-	if s := v.undo.Load(); s != nil {
-		errs = append(errs, s.Close())
+	if k := v.keepers.Load(); k != nil {
+		errs = append(errs, k.close())
 	}
 	for _, p := range v.peers {
 		if p.bits != nil {

@@ -96,6 +96,12 @@ type Options struct {
 	// ResyncUndo is the most bytes on disk that a bitmap resync may keep of what it
 	// overwrites, so that it can be rolled back: 0 is no limit, UndoOff keeps nothing.
 	ResyncUndo int64
+	// SnapshotLimit is the most bytes on disk that one snapshot may take: 0 is no limit
+	// but the volume's size and a 64th. One that would need more is lost.
+	SnapshotLimit int64
+	// SharedDisk: Store takes its space from the file system that FS is on. When that
+	// is full snapshots are given up, the largest first, before writes are refused.
+	SharedDisk bool
 	// OnIOError is what a Primary does when its own disk fails. Default Detach.
 	OnIOError IOErrorPolicy
 	// Split has a split-brain settled in which both sides wrote. Default: not by
@@ -179,6 +185,9 @@ func (o *Options) Validate() error {
 	}
 	if o.ResyncUndo < UndoOff {
 		bad("ResyncUndo is %d bytes", o.ResyncUndo)
+	}
+	if o.SnapshotLimit < 0 {
+		bad("SnapshotLimit is %d bytes", o.SnapshotLimit)
 	}
 	if int(o.OnIOError) >= len(policyNames) {
 		bad("OnIOError is %v", o.OnIOError)

@@ -291,6 +291,7 @@ func (v *Volume) becomePrimary(set []Member, forced bool) error {
 		}
 		sb.Epoch, sb.SetVersion = max(sb.Epoch, epoch)+1, max(sb.SetVersion, version)+1
 		sb.Set, sb.Excluded, sb.Disk = set, false, UpToDate
+		sb.Snapshots = settledSnapshots(sb.Snapshots) // it gives nothing up by now
 		if suspect {
 			sb.LossCounter++
 		}

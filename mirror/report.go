@@ -33,7 +33,7 @@ func (v *Volume) Status() Status {
 	if err := cmp.Or(v.failure, v.detached); err != nil {
 		s.Failure = err.Error()
 	}
-	s.Undo = v.undoStatus()
+	s.Undo, s.Snapshots = v.undoStatus(), v.snapshotsStatus()
 	for _, node := range v.opts.Peers {
 		s.Peers = append(s.Peers, v.peers[node].status())
 	}

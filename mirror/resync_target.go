@@ -31,6 +31,14 @@ type heldBlock struct {
 	buf    *block.Buffer
 }
 
+func (b *heldBlock) write(store Store) error {
+	if b.buf == nil {
+		return store.Zero(b.off, b.n, true)
+	}
+	_, err := store.WriteAt(b.buf.Bytes(), b.off)
+	return err
+}
+
 // resyncSyncBytes is how much is written to the store between two syncs, each
 // of which is acknowledged, and resyncSyncBlocks how many blocks: ranges of
 // zeroes cost little, and are many in a sparse volume.
@@ -210,7 +218,7 @@ func (l *link) resyncFrame(t FrameType, body []byte) error {
 		v.mu.Lock()
 		r.total = m.Bytes
 		v.mu.Unlock()
-		return v.reserveUndo(m.Bytes)
+		return v.reserveKeepers(m.Bytes)
 	case FrameResyncEnd:
 		var m ResyncEnd
 		if err := m.Decode(body); err != nil {
@@ -275,11 +283,9 @@ func (l *link) writeHeld() error {
 	}
 	bytes := int64(0)
 	for _, b := range r.held {
-		var err error
-		if b.buf == nil {
-			err = v.store.Zero(b.off, b.n, true)
-		} else {
-			_, err = v.store.WriteAt(b.buf.Bytes(), b.off)
+		err := b.write(v.store)
+		for isNoSpace(err) && v.yieldSnapshot(err) {
+			err = b.write(v.store)
 		}
 		if err != nil {
 			if !isNoSpace(err) {

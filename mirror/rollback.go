@@ -47,7 +47,7 @@ func (v *Volume) planRollback() (RollbackPlan, error) {
 	if sb.Resync != nil {
 		p.Source = sb.Resync.Source
 	}
-	undo := v.undo.Load()
+	undo := v.undo()
 	if undo != nil {
 		note, _ := decodeUndoNote(undo.Info().Note) // openUndo read it
 		p.Base, p.Began, p.Restores = note.base, undo.Info().Created, undo.Preserved()
@@ -92,7 +92,7 @@ func (v *Volume) Rollback(ctx context.Context) (RollbackPlan, error) {
 		return plan, fmt.Errorf("roll volume %q back: %w", v.opts.Volume, err)
 	}
 	// What is damaged has to be known before the first block is written back.
-	if err := v.undo.Load().Verify(); err != nil {
+	if err := v.undo().Verify(); err != nil {
 		return fail(err)
 	}
 	v.closeLinks()
@@ -165,7 +165,7 @@ func (v *Volume) awaitLinksGone(ctx context.Context) error {
 // disk went back in time (20b). v.tail, v.apply and v.seq are held, or nobody else
 // is here.
 func (v *Volume) finishRollback() error {
-	undo := v.undo.Load()
+	undo := v.undo()
 	if undo == nil {
 		return errors.New("its undo is not open")
 	}
@@ -197,7 +197,7 @@ func (v *Volume) finishRollback() error {
 		return err
 	}
 	v.standAt(base, note.crc)
-	v.undo.Store(nil)
+	v.setUndo(nil)
 	v.undoProblem.Store(nil)
 	v.log.Warn("rolled back to what the replica was before the resync", "base", base, "bytes", undo.Preserved())
 	if err := undo.Discard(); err != nil {

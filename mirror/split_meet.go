@@ -50,7 +50,7 @@ func (l *link) saySplit(common Position, mine *splitParty) error {
 				return fmt.Errorf("measure what was written since the split-brain: %w", err)
 			}
 			m := splitFrame(common, &side)
-			m.Policies, m.Keep = mine.policies, mine.keep
+			m.Policies, m.Keep, m.Discard = mine.policies, mine.keep, mine.discard
 			return l.write(&m)
 		case <-tick.C:
 			if err := l.write(l.heartbeat()); err != nil {

@@ -146,6 +146,7 @@ type splitParty struct {
 	whole    bool // not in the middle of a resync
 	policies SplitPolicies
 	keep     string // whose writes an operator wants to keep; "" if none said so
+	discard  bool   // and that the other's are kept nowhere
 }
 
 // A settlement says who gives up what it wrote.
@@ -153,7 +154,9 @@ type settlement struct {
 	loser Side
 	// demote: a policy wants the loser demoted first.
 	demote bool
-	reason string // one sentence: why, or why nobody does
+	// discard: what the loser wrote is kept nowhere, an operator said.
+	discard bool
+	reason  string // one sentence: why, or why nobody does
 }
 
 // settleSplit decides by an operator's word, else by the policies, who gives up
@@ -179,7 +182,9 @@ func settleSplit(c *Comparison, ours, theirs *splitParty) settlement {
 		return settlement{reason: "an operator wants each side kept: " + byHand}
 	}
 	if loser != Neither {
-		return settled(loser, ours, theirs, false, "so it was decided")
+		s := settled(loser, ours, theirs, false, "so it was decided")
+		s.discard = ours.discard || theirs.discard
+		return s
 	}
 	p := ours.policies.normal()
 	if q := theirs.policies.normal(); p != q {

@@ -12,8 +12,8 @@ import (
 type ResolveOptions struct {
 	// Keep is the node whose writes are kept: this one, or a peer.
 	Keep string
-	// DiscardLosingWrites is the operator's word that the other side's writes may
-	// be lost.
+	// DiscardLosingWrites: the other side's writes are kept nowhere. Else they go to a
+	// snapshot on its node, which stays until it is deleted.
 	DiscardLosingWrites bool
 }
 
@@ -26,8 +26,8 @@ type SplitPlan struct {
 	Lost SplitSide `json:"lost"`
 	// Since is when the two parted; zero if that is not known.
 	Since time.Time `json:"since,omitzero"`
-	// Preserved names what keeps the losing side's writes; "" is nothing: they are
-	// lost.
+	// Preserved is the snapshot, on the losing side's node, that keeps its writes; "" is
+	// none: they are lost. Where there is one of that name already it gets a number.
 	Preserved string `json:"preserved,omitempty"`
 	// Demotes: the loser is this node and Primary; it is demoted, and its clients
 	// are disconnected.
@@ -46,8 +46,6 @@ type SplitStep struct {
 type ResolveRefusedError struct {
 	Volume string
 	Reason string
-	// Plan, if that is all that is missing, is what DiscardLosingWrites allows.
-	Plan *SplitPlan
 }
 
 func (e *ResolveRefusedError) Error() string {
@@ -56,7 +54,8 @@ func (e *ResolveRefusedError) Error() string {
 
 // PlanResolve says what ResolveSplit would do, and does nothing of it. Its error is
 // a *ResolveRefusedError if there is nothing to resolve.
-func (v *Volume) PlanResolve(keep string) (SplitPlan, error) {
+func (v *Volume) PlanResolve(o ResolveOptions) (SplitPlan, error) {
+	keep := o.Keep
 	refuse := func(format string, a ...any) (SplitPlan, error) {
 		return SplitPlan{}, &ResolveRefusedError{Volume: v.opts.Volume, Reason: fmt.Sprintf(format, a...)}
 	}
@@ -94,6 +93,9 @@ func (v *Volume) PlanResolve(keep string) (SplitPlan, error) {
 	if kept.Writes == 0 && kept.Role != Primary {
 		return refuse("node %q wrote nothing since and is Secondary, so it gives way by itself, and nothing is lost: connect the two", kept.Node)
 	}
+	if !o.DiscardLosingWrites && p.Lost.Writes > 0 {
+		p.Preserved = losingName(nil, p.Lost.End)
+	}
 	p.Demotes = p.Lost.Node == v.opts.Node && p.Lost.Role == Primary
 	p.steps(v.opts.Node, kept.Role)
 	return p, nil
@@ -106,7 +108,11 @@ func (p *SplitPlan) steps(self string, keptRole Role) {
 	}
 	switch {
 	case p.Lost.Node != self && p.Lost.Role == Primary: // it has to be demoted there
-		step(p.Peer, "split resolve %s --keep %s --discard-losing-writes", p.Volume, p.Keep)
+		discard := ""
+		if p.Preserved == "" {
+			discard = " --discard-losing-writes"
+		}
+		step(p.Peer, "split resolve %s --keep %s%s", p.Volume, p.Keep, discard)
 	default:
 		step(p.Peer, "connect %s", p.Volume)
 	}
@@ -117,20 +123,16 @@ func (p *SplitPlan) steps(self string, keptRole Role) {
 
 // ResolveSplit ends a split-brain: the side that is not kept gives up what it wrote,
 // and is resynced from the other as soon as the two meet and the kept one is
-// Primary. A loser that is Primary here is demoted first, which disconnects its
+// Primary. What it gives up goes to a snapshot first, unless o says otherwise. A loser that is Primary here is demoted first, which disconnects its
 // clients. The word is in memory: it is void after a restart before the two met,
 // and if the loser writes more.
 //
 // It has to be let in by the other node, too (SplitPlan.Next). Its error is a
 // *ResolveRefusedError if nothing was done.
 func (v *Volume) ResolveSplit(ctx context.Context, o ResolveOptions) (SplitPlan, error) {
-	plan, err := v.PlanResolve(o.Keep)
+	plan, err := v.PlanResolve(o)
 	if err != nil {
 		return plan, err
-	}
-	if !o.DiscardLosingWrites {
-		return plan, &ResolveRefusedError{Volume: v.opts.Volume, Plan: &plan,
-			Reason: fmt.Sprintf("the writes of node %q since the split-brain are not kept anywhere: that they may be lost has to be said", plan.Lost.Node)}
 	}
 	if plan.Demotes {
 		if err := v.Demote(ctx); err != nil {
@@ -149,6 +151,7 @@ func (v *Volume) ResolveSplit(ctx context.Context, o ResolveOptions) (SplitPlan,
 		d := &m.hello.Description
 		word.keep, word.end = plan.Keep, d.History.Position(d.End)
 	}
+	word.discard = o.DiscardLosingWrites
 	p.keep, p.want = word, true
 	p.closeLink(CodeBusy, "an operator resolves the split-brain")
 	kick(p.wake)

@@ -37,7 +37,7 @@ func (n *rigNode) view() []byte {
 // resolve is what an operator types on a node.
 func (n *rigNode) resolve(keep string) SplitPlan {
 	n.rig.t.Helper()
-	plan, err := n.vol.ResolveSplit(n.rig.t.Context(), ResolveOptions{Keep: keep, DiscardLosingWrites: true})
+	plan, err := n.vol.ResolveSplit(n.rig.t.Context(), ResolveOptions{Keep: keep})
 	if err != nil {
 		n.rig.t.Fatalf("resolve on %s: %v\n%s", n.name, err, n.rig.describe())
 	}
@@ -82,6 +82,22 @@ func (r *rig) isEqual(winner, loser string, want []byte) {
 	for _, n := range r.nodes {
 		if list, err := n.vol.SplitBrains(); err != nil || len(list) > 0 {
 			r.t.Fatalf("%s still knows of a split-brain: %+v, %v", n.name, list, err)
+		}
+	}
+}
+
+// keepsLosing: what the loser had is kept in one snapshot, byte for byte.
+func (n *rigNode) keepsLosing(want []byte) {
+	t := n.rig.t
+	t.Helper()
+	list := n.vol.Snapshots()
+	if len(list) != 1 || list[0].Peer == "" || list[0].Lost != "" {
+		t.Fatalf("%s keeps %+v\n%s", n.name, list, n.rig.describe())
+	}
+	mustBe(t, "the losing side", n.snapshotView(list[0].Name), want)
+	for _, other := range n.rig.nodes {
+		if list := other.vol.Snapshots(); other != n && len(list) > 0 {
+			t.Fatalf("%s keeps %+v", other.name, list)
 		}
 	}
 }
@@ -157,13 +173,14 @@ func TestResolveSplitBrain(t *testing.T) {
 					if on == loser.name { // an operator may demote first, or not
 						loser.demote()
 					}
+					losing := loser.view()
 					before := r.node(on).split()
 					plan := r.node(on).resolve(keep)
 					lost := &before.Theirs
 					if on == loser.name {
 						lost = &before.Ours
 					}
-					if plan.Lost.Node != loser.name || plan.Lost.Writes != lost.Writes || !slices.Equal(plan.Lost.Ranges, lost.Ranges) || plan.Preserved != "" {
+					if plan.Lost.Node != loser.name || plan.Lost.Writes != lost.Writes || !slices.Equal(plan.Lost.Ranges, lost.Ranges) || !strings.HasPrefix(plan.Preserved, "split-") {
 						t.Fatalf("the plan is %+v, the losing side %+v", plan, lost)
 					}
 					r.follow(plan.Next)
@@ -171,11 +188,13 @@ func TestResolveSplitBrain(t *testing.T) {
 					if n := r.node(keep).peer(loser.name).Resyncs; n != 1 {
 						t.Fatalf("%d resyncs", n)
 					}
+					loser.keepsLosing(losing)
 					// And the volume works.
 					c := r.node(keep).attach()
-					c.write(0, fill(77, rigBlock))
+					c.write(0, fill(77, 64*rigBlock))
 					c.flush()
 					r.inSync(keep, loser.name)
+					loser.keepsLosing(losing)
 				})
 			}
 		}
@@ -235,12 +254,11 @@ func TestResolveRefusals(t *testing.T) {
 	a.heal()
 	r.splitBrain()
 	refused(a, ResolveOptions{Keep: "c", DiscardLosingWrites: true}, "keep a or b")
-	refused(a, ResolveOptions{Keep: "a"}, "not kept anywhere")
-	if p, err := a.vol.PlanResolve("a"); err != nil || p.Lost.Node != "b" || p.Lost.Writes != 1 || p.Demotes || p.Since.IsZero() ||
-		len(p.Next) != 1 || p.Next[0] != (SplitStep{"b", "lockstep split resolve data --keep a --discard-losing-writes"}) {
+	if p, err := a.vol.PlanResolve(ResolveOptions{Keep: "a"}); err != nil || p.Lost.Node != "b" || p.Lost.Writes != 1 || p.Demotes || p.Since.IsZero() ||
+		len(p.Next) != 1 || p.Next[0] != (SplitStep{"b", "lockstep split resolve data --keep a"}) {
 		t.Errorf("the plan is %+v, %v", p, err)
 	}
-	if p, err := b.vol.PlanResolve("a"); err != nil || !p.Demotes || len(p.Next) != 1 || p.Next[0] != (SplitStep{"a", "lockstep connect data"}) {
+	if p, err := b.vol.PlanResolve(ResolveOptions{Keep: "a"}); err != nil || !p.Demotes || len(p.Next) != 1 || p.Next[0] != (SplitStep{"a", "lockstep connect data"}) {
 		t.Errorf("the plan is %+v, %v", p, err)
 	}
 	stillSplit := func(want string) {
@@ -297,12 +315,12 @@ func TestResolveNothingWritten(t *testing.T) {
 	r, a, b, c := forcedInVain(t, nil)
 	a.heal()
 	r.splitBrain()
-	if _, err := b.vol.PlanResolve("b"); err != nil {
+	if _, err := b.vol.PlanResolve(ResolveOptions{Keep: "b"}); err != nil {
 		t.Fatalf("a Primary that wrote nothing: %v", err)
 	}
 	b.demote()
 	var e *ResolveRefusedError
-	if _, err := b.vol.PlanResolve("b"); !errors.As(err, &e) || !strings.Contains(err.Error(), "gives way by itself") {
+	if _, err := b.vol.PlanResolve(ResolveOptions{Keep: "b"}); !errors.As(err, &e) || !strings.Contains(err.Error(), "gives way by itself") {
 		t.Fatalf("a Secondary that wrote nothing: %v", err)
 	}
 	r.follow(b.resolve("a").Next)
@@ -381,6 +399,7 @@ func TestPoliciesSettle(t *testing.T) {
 				w.promote(false)
 			}
 			r.isEqual(row.winner, loser, views[row.winner])
+			r.node(loser).keepsLosing(views[loser])
 		})
 	}
 }
@@ -441,11 +460,12 @@ func (r *rig) settleAgain(want, losing []byte) {
 		r.follow(b.resolve("a").Next)
 	}
 	r.isEqual("a", "b", want)
+	b.keepsLosing(losing)
 }
 
-// Every state that a crash of the loser can leave opens, twice the same, and ends
-// well.
-func TestCrashStatesOfALoser(t *testing.T) {
+// TestP4CrashStates: every state that a crash of the loser can leave opens, twice the
+// same, and ends well: both sides are there.
+func TestP4CrashStates(t *testing.T) {
 	t.Parallel()
 	r, a, b, want, losing := aboutToResolve(t)
 	end := b.vol.Status().End
@@ -453,6 +473,14 @@ func TestCrashStatesOfALoser(t *testing.T) {
 		r.follow(b.resolve("a").Next)
 		r.isEqual("a", "b", want)
 	})
+	b.keepsLosing(losing)
+	every := 1
+	if underRace {
+		every = 8
+	}
+	for i := 0; i < len(crashes); i += every {
+		bothSidesAreThere(t, crashes[i], losing)
+	}
 	ends := looks(t, crashes, "b", "a")
 	if ends[end] == 0 || len(ends) < 2 {
 		t.Fatalf("%d crashes end at %v; the loser ended at LSN %d", len(crashes), ends, end)
@@ -469,10 +497,40 @@ func TestCrashStatesOfALoser(t *testing.T) {
 	}
 }
 
+// bothSidesAreThere: whatever a crash left of the loser's disk has its side, as a
+// snapshot or as it was. (The winner's side is the winner's.)
+func bothSidesAreThere(t *testing.T, d *fakedisk.FS, losing []byte) {
+	t.Helper()
+	d = d.CrashClone(fakedisk.KeepAll) // others start it, too
+	v, err := Open(Options{Node: "b", Volume: rigVolume, FS: d, Store: openFake(t, d), Peers: []string{"a"}, Dialer: nobody{}, BootID: "look"})
+	if err != nil {
+		t.Fatalf("open what a crash left: %v", err)
+	}
+	defer v.Close(t.Context())
+	if list := v.Snapshots(); len(list) > 0 {
+		mustBe(t, "the losing side", snapshotOf(t, v, list[0].Name), losing)
+		return
+	}
+	i, err := v.OpenImage(t.Context())
+	if err != nil {
+		t.Fatalf("it is not kept, and: %v", err)
+	}
+	defer i.Close()
+	s, err := i.Attach(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, rigSize)
+	if err := s.ReadAt(p, 0); err != nil {
+		t.Fatal(err)
+	}
+	mustBe(t, "what was not given up", p, losing)
+}
+
 // What the loser wrote is part of the winner's bitmap, durably, before the loser is
 // Inconsistent: the winner dies just then, and knows it all the same.
 func TestWinnerDiesAsTheLoserGivesUp(t *testing.T) {
-	r, a, b, want, _ := aboutToResolve(t)
+	r, a, b, want, losing := aboutToResolve(t)
 	reset := b.stallAt(fakedisk.OpDatasync, "*.seg*", func() bool {
 		b.vol.mu.Lock()
 		defer b.vol.mu.Unlock()
@@ -485,6 +543,7 @@ func TestWinnerDiesAsTheLoserGivesUp(t *testing.T) {
 	a.start()
 	a.promote(true)
 	r.isEqual("a", "b", want)
+	b.keepsLosing(losing)
 }
 
 // What both hold comes into the loser's store before its journal is given up, also
@@ -542,8 +601,9 @@ func TestCommonRecordsComeFirst(t *testing.T) {
 	}
 }
 
-// A power loss of either side in the middle of it, and what is left is settled.
-func TestPowerLossWhileResolving(t *testing.T) {
+// TestP4PowerLoss: of either side in the middle of it. What is left is settled, and
+// both sides are there.
+func TestP4PowerLoss(t *testing.T) {
 	t.Parallel()
 	for _, victim := range []string{"a", "b"} {
 		for _, at := range []int{1, 2, 3, 5, 8, 13, 21, 34} {
@@ -590,5 +650,111 @@ func TestPowerLossWhileResolving(t *testing.T) {
 				r.settleAgain(want, losing)
 			})
 		}
+	}
+}
+
+// An operator may want it kept nowhere, and says so on whichever node.
+func TestDiscardLosingWrites(t *testing.T) {
+	for _, on := range []string{"a", "b"} {
+		r, _, b, want, _ := aboutToResolve(t)
+		plan, err := r.node(on).vol.ResolveSplit(t.Context(), ResolveOptions{Keep: "a", DiscardLosingWrites: true})
+		if err != nil || plan.Preserved != "" {
+			t.Fatalf("%+v, %v", plan, err)
+		}
+		r.follow(plan.Next)
+		r.isEqual("a", "b", want)
+		if list := b.vol.Snapshots(); len(list) > 0 {
+			t.Errorf("said on %s, and b keeps %+v", on, list)
+		}
+	}
+}
+
+// A losing side that cannot be kept is not overwritten: the resync waits until there
+// is room, or an operator does without.
+func TestLosingSideWaitsForRoom(t *testing.T) {
+	limit := int64(1 << 20)
+	limited := func(o *Options) { o.SnapshotLimit = limit }
+	for name, row := range map[string]struct {
+		opts func(*Options)
+		full func(b *rigNode) // before it is resolved
+		why  string           // it waits
+		mend func(b *rigNode) // before it is connected again
+		kept bool
+	}{
+		"too many snapshots": {nil, func(b *rigNode) {
+			for i := range MaxSnapshots {
+				b.snap(fmt.Sprint(i))
+			}
+		}, "there are 16 snapshots already", func(b *rigNode) {
+			for i := range MaxSnapshots {
+				if err := b.vol.DeleteSnapshot(fmt.Sprint(i)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, true},
+		"its limit, raised": {limited, nil, "could not be kept", func(b *rigNode) {
+			limit = 0
+			b.restart()
+		}, true},
+		"its limit, given up": {limited, nil, "could not be kept", func(b *rigNode) {
+			if err := b.vol.DeleteSnapshot(b.vol.Snapshots()[0].Name); err != nil {
+				t.Fatal(err)
+			}
+		}, false},
+		"a failed sync": {nil, func(b *rigNode) {
+			b.fake.OnOp(func(op fakedisk.Op, name string) error {
+				v := b.vol.keepers.Load()
+				if op == fakedisk.OpDatasync && strings.HasPrefix(name, snapshotPrefix) && v != nil && len(v.snaps) > 0 {
+					return errDisk
+				}
+				return nil
+			})
+		}, "could not be kept", func(b *rigNode) {
+			b.fake.OnOp(nil)
+			b.restart()
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			limit = 1 << 20
+			r, a, b := parted(t, row.opts)
+			rng := seed(t)
+			for _, n := range []*rigNode{a, b} {
+				c := n.attach()
+				for i := range int64(4) {
+					c.must(c.async(i<<20, randomly(rng, 1<<20)))
+				}
+				c.flush()
+				c.s.Close()
+			}
+			want, losing := a.view(), b.view()
+			b.demote()
+			b.snapAppliesAll() // else it may be full before it is begun
+			if row.full != nil {
+				row.full(b)
+			}
+			a.heal()
+			r.splitBrain()
+			r.follow(b.resolve("a").Next)
+			r.eventually("it waits", func() bool { return strings.Contains(b.peer("a").Problem, row.why) })
+			if s := b.vol.Status(); s.Failure != "" {
+				t.Fatal(s.Failure)
+			}
+			for _, s := range b.vol.Snapshots() {
+				if s.Peer != "" {
+					mustBe(t, "while it waits", b.snapshotView(s.Name), losing)
+				}
+			}
+			row.mend(b)
+			if b.peer("a").SplitBrain != nil { // the word was lost by the restart
+				r.follow(b.resolve("a").Next)
+			}
+			r.connect()
+			r.isEqual("a", "b", want)
+			if row.kept {
+				b.keepsLosing(losing)
+			} else if list := b.vol.Snapshots(); len(list) > 0 {
+				t.Fatalf("%+v", list)
+			}
+		})
 	}
 }

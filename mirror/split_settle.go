@@ -2,7 +2,9 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/lockstep-storage/lockstep/bitmap"
 )
@@ -16,9 +18,10 @@ import (
 // or what was settled before. It holds for what was known of the loser, and is void
 // if that wrote more since.
 type keepWord struct {
-	keep   string
-	common Position
-	end    Position // of the loser's history
+	keep    string
+	discard bool // what the loser wrote is not kept either
+	common  Position
+	end     Position // of the loser's history
 }
 
 // party is what we bring to the settlement.
@@ -36,7 +39,7 @@ func (l *link) party(common Position) splitParty {
 		loser = &l.theirs
 	}
 	if word.common == common && word.end == loser.History.Position(loser.End) {
-		p.keep = word.keep
+		p.keep, p.discard = word.keep, word.discard
 	} else {
 		l.peer.keep = nil
 		v.log.Warn("an operator's word to keep a side of a split-brain is void: the other wrote more since, or it is another split-brain", "keep", word.keep)
@@ -48,7 +51,7 @@ func (l *link) party(common Position) splitParty {
 // nil if one gives up what it wrote; the verdict then says so.
 func (l *link) settle(m *metSplit, mine splitParty) error {
 	c := &l.verdict
-	theirs := splitParty{node: l.theirs.Node, role: l.theirs.Role, whole: l.theirs.Resync == nil, policies: m.told.Policies.normal(), keep: m.told.Keep}
+	theirs := splitParty{node: l.theirs.Node, role: l.theirs.Role, whole: l.theirs.Resync == nil, policies: m.told.Policies.normal(), keep: m.told.Keep, discard: m.told.Discard}
 	s := settleSplit(c, &mine, &theirs)
 	l.v.mu.Lock()
 	if s.loser != Neither || c.GivesWay == Neither {
@@ -57,11 +60,12 @@ func (l *link) settle(m *metSplit, mine splitParty) error {
 	m.result.Reason = c.Reason
 	if s.loser != Neither && !s.demote {
 		l.peer.split = m // until one is Primary and the resync begins
-		l.loser, c.NeedsResync = s.loser, true
+		l.loser, l.discard, c.NeedsResync = s.loser, s.discard, true
 		c.Verdict = PeerBehind
 		if s.loser == Ours {
 			// The other may have to be promoted first, and another policy be asked.
 			c.Verdict, l.peer.keep = WeAreBehind, l.v.keepPeer(l.peer, c.Common)
+			l.peer.keep.discard = s.discard
 		}
 	}
 	l.v.mu.Unlock()
@@ -123,12 +127,13 @@ func (l *link) closeSplit() {
 }
 
 // giveUp is what the loser of a split-brain does before its first block is
-// overwritten: what it shares with the winner is brought into the store, under
-// which its own writes may lie.
+// overwritten: its side goes to a snapshot, unless an operator discards it, and what
+// it shares with the winner is brought into the store, under which its own writes
+// may lie.
 func (l *link) giveUp(c LSN) error {
 	v := l.v
-	if err := v.preserveLosing(l.peer, c, l.losingBlocks()); err != nil {
-		return fmt.Errorf("preserve what is given up: %w", err)
+	if err := l.keepLosing(c); err != nil {
+		return fmt.Errorf("keep what is given up: %w", err)
 	}
 	if err := l.markCut(c); err != nil {
 		return err
@@ -154,16 +159,56 @@ func (l *link) markCut(common LSN) error {
 	})
 }
 
-// preserveLosing is called with the blocks that only this side of a split-brain
-// wrote, before the first of them is overwritten, and while its journal still has
-// what it has not applied. An error keeps everything as it is.
-//
-// Today it preserves nothing: what is given up is lost, which an operator has to
-// have said, or a policy of his.
-func (v *Volume) preserveLosing(p *peer, c LSN, blocks *bitmap.Blocks) error {
+// keepLosing keeps this side of a split-brain, which the peer's takes the place of,
+// in a snapshot (P4): all that the replica has, its journal included, as OpenImage
+// shows it. It stays until an operator deletes it. A handshake that comes here again
+// finds the snapshot that the one before made. An error keeps everything as it is.
+func (l *link) keepLosing(c LSN) error {
+	v := l.v
 	v.mu.Lock()
-	writes := v.super.History.Writes(c+1, v.end)
+	end := v.queue.wholeTo(v.end)
+	at, writes := v.super.History.Position(end), v.super.History.Writes(c+1, v.end)
+	entries := v.super.Snapshots
 	v.mu.Unlock()
-	v.log.Warn("gives up its side of a split-brain; it is not kept", "peer", p.node, "after", c, "writes", writes, "bytes", blocks.Count())
+	log := v.log.With("peer", l.peer.node, "after", c, "writes", writes)
+	switch {
+	case writes == 0:
+		return nil
+	case l.discard:
+		log.Warn("gives up its side of a split-brain; an operator wants it kept nowhere")
+		return nil
+	}
+	if i := slices.IndexFunc(entries, func(e SnapshotEntry) bool { return e.Peer == l.peer.node && e.At == at && e.Lost == "" }); i >= 0 {
+		return v.commitSuper(func(sb *Superblock) {
+			sb.Snapshots = editSnapshot(sb.Snapshots, entries[i].ID, func(e *SnapshotEntry) { e.Settling = true })
+		})
+	}
+	if err := v.syncNow(); err != nil { // what is kept is what a restart would find
+		return err
+	}
+	e := SnapshotEntry{Name: losingName(entries, end), Peer: l.peer.node, Settling: true}
+	_, err := v.takeSnapshot(e, func() (LSN, error) {
+		if l.peer.link != l || v.queue.wholeTo(v.end) != end {
+			return 0, errAgain
+		}
+		return end, nil
+	})
+	switch {
+	case errors.Is(err, errAgain) || v.failed() != nil:
+		return err
+	case err != nil:
+		return &refusal{CodeDisconnected, fmt.Sprintf("the losing side of the split-brain, %d writes, could not be kept (%v): mend that and run 'lockstep connect %s'; "+
+			"or resolve it with --discard-losing-writes", writes, err, v.opts.Volume)}
+	}
+	log.Warn("gives up its side of a split-brain, and keeps it in a snapshot", "snapshot", e.Name)
 	return nil
+}
+
+// losingName names the snapshot of a losing side that ends at end.
+func losingName(entries []SnapshotEntry, end LSN) string {
+	name := fmt.Sprintf("split-%d", end)
+	for n := 2; slices.ContainsFunc(entries, func(e SnapshotEntry) bool { return e.Name == name }); n++ {
+		name = fmt.Sprintf("split-%d-%d", end, n)
+	}
+	return name
 }

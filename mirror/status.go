@@ -49,6 +49,8 @@ type Status struct {
 	// Undo is what a bitmap resync, of which this replica is the target, can be
 	// rolled back by; nil if there is none.
 	Undo *UndoStatus `json:"undo,omitempty"`
+	// Snapshots of this replica, oldest first.
+	Snapshots []SnapshotStatus `json:"snapshots"`
 	// Failure says why the disk state is Failed or Diskless.
 	Failure string       `json:"failure,omitempty"`
 	Peers   []PeerStatus `json:"peers"`

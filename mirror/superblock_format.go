@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"slices"
+	"time"
 
 	"github.com/lockstep-storage/lockstep/journal"
 )
@@ -13,7 +14,7 @@ import (
 //
 //	offset size field
 //	 0     8    magic "LOCKSTSB"
-//	 8     4    format version: 1, or 2 with an undo
+//	 8     4    format version: 1, 2 with an undo, 3 with snapshots
 //	12     4    slot number, 0 or 1
 //	16     8    sequence number
 //	24     4    length of the body, bytes
@@ -44,12 +45,26 @@ import (
 //	 1    undo           (1 of the resync under way, 2 rolling back by it)
 //	16    its id
 //
+// and the body of version 3 with
+//
+//	 1    undo           (as in version 2; 0 none)
+//	16    its id         (zero without one)
+//	 1    snapshots      (1 to 16), and per snapshot
+//	 -      name         (1 length byte, up to 64 bytes)
+//	16      id of its file
+//	24      the newest record in the image: 16 generation, 8 LSN
+//	 8      when it was created, nanoseconds since 1970 UTC
+//	 1      flags        (1 settling, 2 rolling back)
+//	 -      peer         (1 length byte, up to 255 bytes; empty: a user's)
+//	 -      why it is lost (1 length byte, up to 255 bytes; empty: it is whole)
+//
 // All little-endian. The 32 header bytes mean the same in every version. A slot
 // that was never written is all zeroes.
 const (
 	superblockMagic   = "LOCKSTSB"
-	superblockVersion = 2
-	superblockPlain   = 1 // without an undo
+	superblockVersion = 3
+	superblockPlain   = 1 // with neither undo nor snapshots
+	superblockUndo    = 2 // without snapshots
 	superblockHeader  = 32
 
 	// SuperblockSlotSize is the length of one slot, bytes.
@@ -57,7 +72,16 @@ const (
 )
 
 // Every superblock that check accepts fits its slot.
-const _ = uint(SuperblockSlotSize - superblockHeader - 4096 - MaxMembers*(1+maxName+8) - maxHistorySize)
+const _ = uint(SuperblockSlotSize - superblockHeader - 4096 - MaxMembers*(1+maxName+8) - maxHistorySize - MaxSnapshots*maxSnapshotEntry)
+
+// Flags of a snapshot.
+const (
+	entrySettling    = 1
+	entryRollingBack = 2
+)
+
+// maxSnapshotEntry is the most bytes of one.
+const maxSnapshotEntry = 1 + maxSnapshotName + 16 + 24 + 8 + 1 + 2*(1+maxName)
 
 // Why a slot could not be read.
 var (
@@ -79,6 +103,14 @@ func (s *Superblock) check() error {
 			return fmt.Errorf("name %.20q... has %d bytes, the limit is %d", name, len(name), maxName)
 		}
 	}
+	if len(s.Snapshots) > MaxSnapshots {
+		return fmt.Errorf("%d snapshots, the limit is %d", len(s.Snapshots), MaxSnapshots)
+	}
+	for i := range s.Snapshots {
+		if err := s.Snapshots[i].check(); err != nil {
+			return err
+		}
+	}
 	if len(s.Set) > MaxMembers {
 		return fmt.Errorf("an in-sync set of %d, the limit is %d", len(s.Set), MaxMembers)
 	}
@@ -86,6 +118,19 @@ func (s *Superblock) check() error {
 		return fmt.Errorf("size %d", s.Size)
 	}
 	return s.History.check()
+}
+
+// check reports what is beyond the format's bounds.
+func (e *SnapshotEntry) check() error {
+	if err := checkSnapshotName(e.Name); err != nil {
+		return err
+	}
+	for _, s := range []string{e.Peer, e.Lost} {
+		if len(s) > maxName {
+			return fmt.Errorf("snapshot %q: %.20q... has %d bytes, the limit is %d", e.Name, s, len(s), maxName)
+		}
+	}
+	return nil
 }
 
 // encodeSlot returns the bytes of slot number slot, padded with zeroes to whole
@@ -134,20 +179,50 @@ func (s *Superblock) appendBody(b []byte) []byte {
 	if s.version() == superblockPlain {
 		return b
 	}
-	kind := byte(1)
-	if s.Resync.RollingBack {
-		kind = 2
+	b = appendUndo(b, s.Resync)
+	if s.version() == superblockUndo {
+		return b
 	}
-	return append(append(b, kind), s.Resync.Undo[:]...)
+	b = append(b, byte(len(s.Snapshots)))
+	for i := range s.Snapshots {
+		b = s.Snapshots[i].append(b)
+	}
+	return b
 }
 
-// version is the format that the superblock needs: an older program that does not
-// know of undos must not forget one.
+// version is the format that the superblock needs: an older program must not forget
+// what it does not know of.
 func (s *Superblock) version() uint32 {
-	if s.Resync == nil || s.Resync.Undo.IsZero() {
+	switch {
+	case len(s.Snapshots) > 0:
+		return superblockVersion
+	case s.Resync == nil || s.Resync.Undo.IsZero():
 		return superblockPlain
 	}
-	return superblockVersion
+	return superblockUndo
+}
+
+func appendUndo(b []byte, m *ResyncMark) []byte {
+	kind, id := byte(0), ID{}
+	if m != nil && !m.Undo.IsZero() {
+		if kind, id = 1, m.Undo; m.RollingBack {
+			kind = 2
+		}
+	}
+	return append(append(b, kind), id[:]...)
+}
+
+func (e *SnapshotEntry) append(b []byte) []byte {
+	b = append(appendString(b, e.Name), e.ID[:]...)
+	b = le.AppendUint64(appendPosition(b, e.At), uint64(e.Created.UnixNano()))
+	flags := byte(0)
+	if e.Settling {
+		flags |= entrySettling
+	}
+	if e.RollingBack {
+		flags |= entryRollingBack
+	}
+	return appendString(appendString(append(b, flags), e.Peer), e.Lost)
 }
 
 func appendResyncMark(b []byte, m *ResyncMark) []byte {
@@ -214,8 +289,11 @@ func decodeBody(b []byte, version uint32) (Superblock, error) {
 		Resync:      r.resyncMark(),
 		History:     r.history(),
 	}
-	if version != superblockPlain {
-		r.undo(s.Resync)
+	if version >= superblockUndo {
+		r.undo(s.Resync, version > superblockUndo)
+	}
+	if version > superblockUndo {
+		s.Snapshots = r.snapshots()
 	}
 	if err := r.end(); err != nil {
 		return Superblock{}, err
@@ -223,8 +301,11 @@ func decodeBody(b []byte, version uint32) (Superblock, error) {
 	return s, nil
 }
 
-func (r *fieldReader) undo(m *ResyncMark) {
+func (r *fieldReader) undo(m *ResyncMark, optional bool) {
 	kind, id := r.enum("the undo", 3), r.id()
+	if optional && kind == 0 && id.IsZero() {
+		return
+	}
 	if m == nil || kind == 0 || id.IsZero() {
 		r.fail("an undo without a resync, or without an id")
 		return
@@ -238,4 +319,22 @@ func (r *fieldReader) resyncMark() *ResyncMark {
 		return nil
 	}
 	return &ResyncMark{JournalLost: kind == 2, Base: r.position(), Source: r.string()}
+}
+
+func (r *fieldReader) snapshots() (list []SnapshotEntry) {
+	n := int(r.enum("the number of snapshots", MaxSnapshots+1))
+	if n == 0 {
+		r.fail("no snapshot in a format that is for them")
+	}
+	for i := 0; i < n && r.err == nil; i++ {
+		e := SnapshotEntry{Name: r.string(), ID: r.id(), At: r.position(), Created: time.Unix(0, int64(r.u64()))}
+		flags := r.enum("a snapshot's flags", entrySettling+entryRollingBack+1)
+		e.Settling, e.RollingBack = flags&entrySettling != 0, flags&entryRollingBack != 0
+		e.Peer, e.Lost = r.string(), r.string()
+		if err := e.check(); err != nil && r.err == nil {
+			r.fail("%v", err)
+		}
+		list = append(list, e)
+	}
+	return list
 }

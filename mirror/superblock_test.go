@@ -13,6 +13,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/lockstep-storage/lockstep/disk"
 	"github.com/lockstep-storage/lockstep/disk/crashtest"
@@ -53,6 +54,7 @@ func mustOpen(t *testing.T, dir *fakedisk.FS) (*SuperblockFile, Superblock) {
 func TestSuperblockKeepsEverything(t *testing.T) {
 	// The sample sets every field, so that one which is not encoded is noticed.
 	sample := sampleSuperblock()
+	sample.Snapshots = sampleSnapshots()
 	for v, i := reflect.ValueOf(sample), 0; i < v.NumField(); i++ {
 		if name := v.Type().Field(i).Name; v.Field(i).IsZero() && name != "Seq" {
 			t.Errorf("the sample leaves %s zero", name)
@@ -351,7 +353,7 @@ func TestSuperblockFileDamage(t *testing.T) {
 			le.PutUint32(slotOf(b, 1)[8:], superblockVersion+1)
 			seal(slotOf(b, 1))
 			return b
-		}, 0, "version 3"},
+		}, 0, "version 4"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			_, sb, err := OpenSuperblock(withSuperblock(t, row.damage(bytes.Clone(pristine))))
@@ -424,10 +426,13 @@ func TestSuperblockFields(t *testing.T) {
 
 // TestSuperblockVector holds each version to the byte.
 func TestSuperblockVector(t *testing.T) {
-	for name, undo := range map[string]ID{"superblock-v1": {}, "superblock-v2": {7, 8, 9}} {
+	for name, undo := range map[string]ID{"superblock-v1": {}, "superblock-v2": {7, 8, 9}, "superblock-v3": {7, 8, 9}} {
 		sb := sampleSuperblock()
 		sb.Seq = 41
 		sb.Resync.Undo, sb.Resync.RollingBack = undo, !undo.IsZero()
+		if name == "superblock-v3" {
+			sb.Snapshots = sampleSnapshots()
+		}
 		b, err := sb.encodeSlot(1)
 		if err != nil {
 			t.Fatal(err)
@@ -445,7 +450,7 @@ func TestSuperblockUndoMustFit(t *testing.T) {
 	sb := sampleSuperblock()
 	sb.Resync.Undo = ID{1}
 	body := sb.appendBody(nil)
-	if got, err := decodeBody(body, superblockVersion); err != nil || got.Resync.Undo != sb.Resync.Undo || got.Resync.RollingBack {
+	if got, err := decodeBody(body, superblockUndo); err != nil || got.Resync.Undo != sb.Resync.Undo || got.Resync.RollingBack {
 		t.Fatalf("%+v, %v", got.Resync, err)
 	}
 	sb.Resync = nil
@@ -457,9 +462,58 @@ func TestSuperblockUndoMustFit(t *testing.T) {
 		"no id":     append(append(bytes.Clone(body[:len(body)-17]), 1), make([]byte, 16)...),
 		"too short": body[:len(body)-1],
 	} {
-		if _, err := decodeBody(bad, superblockVersion); !errors.Is(err, errFormat) {
+		if _, err := decodeBody(bad, superblockUndo); !errors.Is(err, errFormat) {
 			t.Errorf("%s: %v", what, err)
 		}
+	}
+}
+
+func sampleSnapshots() []SnapshotEntry {
+	at := time.Unix(0, 1_700_000_000_123_456_789)
+	return []SnapshotEntry{
+		{Name: "monday", ID: ID{1}, At: Position{Generation: ID{5}, LSN: 77}, Created: at, RollingBack: true},
+		{Name: "split-1319", ID: ID{2}, At: Position{Generation: ID{6}, LSN: 1319}, Created: at, Peer: "b", Settling: true},
+		{Name: "lost", ID: ID{3}, At: Position{LSN: 1}, Created: at, Lost: "snapshot is full"},
+	}
+}
+
+// Snapshots are kept with and without a resync's undo beside them, and what does not
+// belong into the list is refused.
+func TestSuperblockSnapshots(t *testing.T) {
+	for _, undo := range []ID{{}, {7}} {
+		sb := sampleSuperblock()
+		sb.Resync.Undo, sb.Snapshots = undo, sampleSnapshots()
+		body := sb.appendBody(nil)
+		if got, err := decodeBody(body, superblockVersion); err != nil || !reflect.DeepEqual(got, sb) {
+			t.Fatalf("%v\n%+v\n%+v", err, got, sb)
+		}
+		for n := range body {
+			if _, err := decodeBody(body[:n], superblockVersion); err == nil {
+				t.Errorf("%d bytes of %d were accepted", n, len(body))
+			}
+		}
+	}
+	var many []SnapshotEntry
+	for range MaxSnapshots {
+		e := SnapshotEntry{Name: strings.Repeat("n", maxSnapshotName), Created: time.Unix(0, 0), Peer: strings.Repeat("p", maxName), Lost: strings.Repeat("l", maxName)}
+		many = append(many, e)
+	}
+	if b, err := (&Superblock{Name: "v", Node: "n", Snapshots: many}).encodeSlot(0); err != nil || len(b) < MaxSnapshots*(maxSnapshotEntry-1) {
+		t.Errorf("%d bytes, %v", len(b), err)
+	}
+	for what, list := range map[string][]SnapshotEntry{
+		"too many":    append(many, many[0]),
+		"no name":     {{}},
+		"a bad name":  {{Name: "a/b"}},
+		"a long peer": {{Name: "a", Peer: strings.Repeat("p", maxName+1)}},
+	} {
+		if _, err := (&Superblock{Name: "v", Node: "n", Snapshots: list}).encodeSlot(0); err == nil {
+			t.Errorf("%s: it is written", what)
+		}
+	}
+	none := append((&Superblock{Name: "v", Node: "n"}).appendBody(nil), make([]byte, 18)...)
+	if _, err := decodeBody(none, superblockVersion); !errors.Is(err, errFormat) {
+		t.Errorf("no snapshot: %v", err)
 	}
 }
 
@@ -517,7 +571,10 @@ func FuzzSuperblock(f *testing.F) {
 	sb := sampleSuperblock()
 	undo := sampleSuperblock()
 	undo.Resync.Undo = ID{1}
-	for _, s := range []Superblock{sb, undo, {}, {Name: "v", Node: "n", History: longHistory(3)}} {
+	snapshots := sampleSuperblock()
+	snapshots.Snapshots = sampleSnapshots()
+	bare := Superblock{Name: "v", Node: "n", Snapshots: sampleSnapshots()[:1]}
+	for _, s := range []Superblock{sb, undo, snapshots, bare, {}, {Name: "v", Node: "n", History: longHistory(3)}} {
 		b, err := s.encodeSlot(0)
 		if err != nil {
 			f.Fatal(err)

@@ -58,10 +58,13 @@ func (v *Volume) syncRound(background bool) (again bool) {
 		v.pressed() && v.stable > v.stableNote
 }
 
-// pressed reports whether writers are near the limits that only applying
+// pressed reports whether somebody waits for the applier, or writers are near the limits that only applying
 // records moves, and a note of what is stable would give the applier more to do
 // than it has. v.mu is held.
 func (v *Volume) pressed() bool {
+	if v.applyWant > v.stableNote && v.stable > v.stableNote {
+		return true // somebody waits for it to be applied
+	}
 	if v.stableNote > v.applied && int(v.stableNote-v.applied) > v.queue.n/2 {
 		return false
 	}

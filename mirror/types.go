@@ -3,6 +3,7 @@ package mirror
 import (
 	"encoding/hex"
 	"fmt"
+	"time"
 
 	"github.com/lockstep-storage/lockstep/journal"
 )
@@ -135,6 +136,28 @@ type Superblock struct {
 
 	// Resync is set while the replica is the target of a bitmap resync.
 	Resync *ResyncMark
+
+	// Snapshots are what snapshots.go keeps, oldest first. The list is a value, as
+	// an in-sync set is: it is never changed in place.
+	Snapshots []SnapshotEntry
+}
+
+// A SnapshotEntry is what the superblock says of a snapshot: a file that it does
+// not name is of no use.
+type SnapshotEntry struct {
+	Name    string
+	ID      ID        // of its file
+	At      Position  // the newest record in the image
+	Created time.Time // by this node's clock
+	// Peer is with whom the replica was in a split-brain, if the image is its side,
+	// which it gave up; "" if a user asked for the snapshot.
+	Peer string
+	// Settling: the resync that overwrites that side is not through.
+	Settling bool
+	// RollingBack: the volume is being rolled back to the image.
+	RollingBack bool
+	// Lost is why nothing can be read from it any more; "" if it is whole.
+	Lost string
 }
 
 // A ResyncMark says what an Inconsistent replica's store is made of.

@@ -79,8 +79,13 @@ func (v *Volume) beginUndo(base LSN) (ID, error) {
 func (v *Volume) swapUndo(s *snapshot.Snapshot) *snapshot.Snapshot {
 	v.apply.Lock() // no round of the applier is in the middle of using it
 	defer v.apply.Unlock()
-	return v.undo.Swap(s)
+	old := v.undo()
+	v.setUndo(s)
+	return old
 }
+
+// setUndo: v.apply is held, or nobody else is here.
+func (v *Volume) setUndo(s *snapshot.Snapshot) { v.keep(func(k *keepers) { k.undo = s }) }
 
 // openUndo finds the undo of a resync that was interrupted. One that cannot be read
 // is set aside: the resync goes on, and there is no way back from it.
@@ -116,7 +121,7 @@ func (v *Volume) openUndo() error {
 	}
 	switch {
 	case err == nil:
-		v.undo.Store(s)
+		v.setUndo(s)
 		return nil
 	case errors.Is(err, snapshot.ErrDamaged), errors.Is(err, snapshot.ErrMismatch), errors.Is(err, fs.ErrNotExist):
 		v.log.Error("the undo of the resync is lost: the replica is Inconsistent until a resync is through, and cannot be rolled back", "error", err)
@@ -140,35 +145,12 @@ func (v *Volume) forgetUndo() error {
 	})
 }
 
-// preserve keeps what the store holds in those ranges, if there is an undo. Once it
-// has returned nil they may be overwritten.
-func (v *Volume) preserve(ranges []snapshot.Range) error {
-	s := v.undo.Load()
-	if s == nil {
-		return nil
-	}
-	err := s.Preserve(v.store, ranges)
-	switch {
-	case err == nil:
-		if v.undoProblem.Load() != nil {
-			v.undoProblem.Store(nil)
-		}
-		return nil
-	case errors.Is(err, snapshot.ErrFull):
-		v.haltResync(err)
-	case errors.Is(err, snapshot.ErrFailed):
-		v.fault(err)
-	default:
-		v.faultStore(err)
-	}
-	return err
-}
-
-// reserveUndo takes the space that a resync of so many bytes may need: no more than
-// the store holds data. What clients write to other blocks meanwhile comes on top.
-func (v *Volume) reserveUndo(bytes int64) error {
-	s := v.undo.Load()
-	if s == nil {
+// reserveKeepers takes the space that a resync of so many bytes may need to keep what it
+// overwrites: no more than the store holds data. What clients write to other blocks
+// meanwhile comes on top.
+func (v *Volume) reserveKeepers(bytes int64) error {
+	k := v.keepers.Load()
+	if k == nil {
 		return nil
 	}
 	data := int64(0)
@@ -181,10 +163,23 @@ func (v *Volume) reserveUndo(bytes int64) error {
 	if err != nil {
 		return fmt.Errorf("look how much data the store holds: %w", err)
 	}
-	err = s.Reserve(max(0, min(bytes, data)-s.Preserved()))
+	most := min(bytes, data)
+	for _, s := range k.snaps {
+		if !v.settling(s.id) {
+			continue
+		}
+		if err := s.file.Reserve(max(0, most-s.file.Preserved())); err != nil {
+			v.haltResync(v.losingIsFull(s, err))
+			return err
+		}
+	}
+	if k.undo == nil {
+		return nil
+	}
+	err = k.undo.Reserve(max(0, most-k.undo.Preserved()))
 	switch {
 	case errors.Is(err, snapshot.ErrFull):
-		v.haltResync(err)
+		v.haltResync(v.undoIsFull(err))
 	case err != nil:
 		v.fault(err)
 	}
@@ -199,8 +194,7 @@ func (v *Volume) undoIsFull(err error) string {
 
 // haltResync ends the session with the source until an operator has made room:
 // nothing is overwritten that could not be taken back (P3).
-func (v *Volume) haltResync(err error) {
-	sentence := v.undoIsFull(err)
+func (v *Volume) haltResync(sentence string) {
 	if old := v.undoProblem.Swap(&sentence); old == nil {
 		v.log.Error(sentence)
 	}
@@ -228,7 +222,7 @@ func (v *Volume) endUndo() {
 
 // undoStatus: v.mu is held.
 func (v *Volume) undoStatus() *UndoStatus {
-	u, mark := v.undo.Load(), v.super.Resync
+	u, mark := v.undo(), v.super.Resync
 	if u == nil || mark == nil || mark.Undo.IsZero() {
 		return nil
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/lockstep-storage/lockstep/bitmap"
 	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/journal"
-	"github.com/lockstep-storage/lockstep/snapshot"
 )
 
 // A Volume is one node's replica of a replicated block device. Its methods may
@@ -68,9 +67,11 @@ type Volume struct {
 	readFrom atomic.Uint32
 	refusal  atomic.Pointer[error]
 
-	// undo keeps what the resync under way overwrites, nil if nothing does (undo.go).
-	// It changes under apply. undoProblem is why nothing more can be kept.
-	undo        atomic.Pointer[snapshot.Snapshot]
+	// keepers keep what is overwritten in the store, nil if nothing does (keepers.go).
+	// keepMu is held while they change. undoProblem is why a resync is paused: what it
+	// overwrites cannot be kept.
+	keepers     atomic.Pointer[keepers]
+	keepMu      sync.Mutex
 	undoProblem atomic.Pointer[string]
 
 	mu sync.Mutex
@@ -135,6 +136,7 @@ type state struct {
 	resting     bool   // the applier lets clients' flushes pass first
 	restWatched bool   // and will look whether they are over
 	applyWant   LSN    // up to here it has to be applied all the same
+	rolling     bool   // a rollback to a snapshot writes (snapshot_rollback.go)
 	image       *Image // nil unless this Secondary is read as it is (image.go)
 
 	syncWant  LSN // somebody waits for this to be durable

@@ -10,11 +10,13 @@ import "time"
 //	name of the node that an operator wants kept ("" none), 8 trimmed, 8 bytes, 1 accuracy (0 exact, 1 blocks, 2 filled,
 //	3 unknown), 2 generations (at most 64), per generation 16 id, 8 when it began
 //	(Unix time, nanoseconds; 0 not known), 1 forced (0 not known, 1 no, 2 yes),
-//	2 ranges (at most 1024), per range 8 offset, 8 length
+//	2 ranges (at most 1024), per range 8 offset, 8 length,
+//	and, only if the writes that are not kept are to be kept nowhere, 1 (always 1)
 type SplitFrame struct {
 	Common   Position // the last record that both hold
 	Policies SplitPolicies
 	Keep     string // the node whose writes an operator wants kept, "" none
+	Discard  bool   // and the other's kept nowhere, not in a snapshot either
 	Trimmed  uint64 // see SplitSide
 	Bytes    int64
 	Accuracy RangeAccuracy
@@ -33,7 +35,7 @@ type KnownGeneration struct {
 
 const (
 	maxKnown = 64
-	maxSplit = 24 + 4*(1+maxName) + 8 + 8 + 1 + 2 + maxKnown*25 + 2 + 16*maxSplitRanges
+	maxSplit = 24 + 4*(1+maxName) + 8 + 8 + 1 + 2 + maxKnown*25 + 2 + 16*maxSplitRanges + 1
 )
 
 // splitFrame is what is told of a side.
@@ -89,7 +91,11 @@ func (m *SplitFrame) Encode(dst []byte) []byte {
 		dst = append(dst, k.ID[:]...)
 		dst = append(le.AppendUint64(dst, uint64(k.Began)), k.Forced)
 	}
-	return appendRanges(dst, m.Ranges)
+	dst = appendRanges(dst, m.Ranges)
+	if m.Discard {
+		dst = append(dst, 1)
+	}
+	return dst
 }
 
 func (m *SplitFrame) Decode(body []byte) error {
@@ -112,6 +118,11 @@ func (m *SplitFrame) Decode(body []byte) error {
 		x := m.Ranges[i]
 		if x.Length == 0 || x.Offset > 1<<62-x.Length || i > 0 && x.Offset <= m.Ranges[i-1].end() {
 			r.fail("range %d+%d is empty, or does not lie past the one before", x.Offset, x.Length)
+		}
+	}
+	if r.err == nil && len(r.b) > 0 {
+		if m.Discard = r.bool("discard"); !m.Discard {
+			r.fail("what is to be kept nowhere is said to be kept")
 		}
 	}
 	return r.finish(FrameSplit)

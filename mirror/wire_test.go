@@ -68,7 +68,8 @@ func TestFrames(t *testing.T) {
 	for _, m := range sampleMessages() {
 		v := reflect.ValueOf(m).Elem()
 		for i := range v.NumField() {
-			if v.Field(i).IsZero() {
+			optional := v.Type().Field(i).Name == "Discard" // TestSplitFrameDiscard
+			if v.Field(i).IsZero() && !optional {
 				t.Errorf("the sample %v leaves %s zero", m.FrameType(), v.Type().Field(i).Name)
 			}
 		}
@@ -208,6 +209,25 @@ func readRecords(r *FrameReader, prev uint32) (notes Records, recs []journal.Rec
 		recs = append(recs, rec)
 	}
 	return notes, recs, nil
+}
+
+// What is to be kept nowhere is said in a byte that is not there else.
+func TestSplitFrameDiscard(t *testing.T) {
+	m := SplitFrame{Keep: "a", Discard: true}
+	body := m.Encode(nil)
+	var got SplitFrame
+	if err := got.Decode(body); err != nil || !got.Discard {
+		t.Errorf("%+v, %v", got, err)
+	}
+	if err := got.Decode(body[:len(body)-1]); err != nil || got.Discard {
+		t.Errorf("%+v, %v", got, err)
+	}
+	for _, last := range []byte{0, 2} {
+		body[len(body)-1] = last
+		if err := got.Decode(body); !errors.Is(err, ErrFrame) {
+			t.Errorf("%d: %v", last, err)
+		}
+	}
 }
 
 func TestRecordsFrame(t *testing.T) {

@@ -100,6 +100,28 @@ func adminHandler(n *Node) http.Handler {
 	on("POST /v1/volumes/{name}/rollback", with(func(r *http.Request, _ struct{}) (any, error) {
 		return n.rollback(r.Context(), name(r))
 	}))
+	snapshot := func(r *http.Request) string { return r.PathValue("snapshot") }
+	on("GET /v1/volumes/{name}/snapshots", func(r *http.Request) (any, error) {
+		return n.snapshots(name(r))
+	})
+	on("POST /v1/volumes/{name}/snapshots", with(func(r *http.Request, body SnapshotRequest) (any, error) {
+		return n.createSnapshot(r.Context(), name(r), body)
+	}))
+	on("DELETE /v1/volumes/{name}/snapshots/{snapshot}", func(r *http.Request) (any, error) {
+		return struct{}{}, n.deleteSnapshot(name(r), snapshot(r))
+	})
+	on("POST /v1/volumes/{name}/snapshots/{snapshot}/export", with(func(r *http.Request, body ExportRequest) (any, error) {
+		return n.exportSnapshot(r.Context(), name(r), snapshot(r), body)
+	}))
+	on("POST /v1/volumes/{name}/snapshots/{snapshot}/unexport", with(func(r *http.Request, _ struct{}) (any, error) {
+		return n.unexportSnapshot(r.Context(), name(r), snapshot(r))
+	}))
+	on("GET /v1/volumes/{name}/snapshots/{snapshot}/rollback", func(r *http.Request) (any, error) {
+		return n.planSnapshotRollback(name(r), snapshot(r))
+	})
+	on("POST /v1/volumes/{name}/snapshots/{snapshot}/rollback", with(func(r *http.Request, _ struct{}) (any, error) {
+		return n.rollbackToSnapshot(r.Context(), name(r), snapshot(r))
+	}))
 	on("POST /v1/volumes/{name}/export", with(func(r *http.Request, body ExportRequest) (any, error) {
 		return n.export(r.Context(), name(r), body)
 	}))

@@ -59,8 +59,8 @@ func TestAdminWholeLife(t *testing.T) {
 	if plan, err := cl.Resolve(ctx, "data", ResolveRequest{Keep: "beta", DryRun: true}); err != nil || plan.Keep != "beta" {
 		t.Error(plan, err)
 	}
-	_, err = cl.Resolve(ctx, "data", ResolveRequest{Keep: "beta"})
-	wantError(t, err, CodeResolve, "they would be lost")
+	_, err = cl.Resolve(ctx, "data", ResolveRequest{Keep: "nobody"})
+	wantError(t, err, CodeRefused, "has no part in it")
 	if _, err = cl.Resolve(ctx, "data", ResolveRequest{Keep: "beta", DiscardLosingWrites: true}); err != nil {
 		t.Error(err)
 	}

@@ -53,6 +53,8 @@ type CreateRequest struct {
 	ResyncRate    int64           `json:"resyncRate,omitempty"` // bytes per second; -1 is unlimited
 	// ResyncUndo: bytes; -1 is off.
 	ResyncUndo int64 `json:"resyncUndo,omitempty"`
+	// SnapshotLimit: bytes on disk of one snapshot; 0 is no limit.
+	SnapshotLimit int64 `json:"snapshotLimit,omitempty"`
 	// OnIOError is "detach", the default, or "pass-on".
 	OnIOError mirror.IOErrorPolicy `json:"onIOError,omitempty"`
 	// MinInSync is how many in-sync replicas a write needs, 1 unless set, and
@@ -74,9 +76,15 @@ type PromoteRequest struct {
 	Force bool `json:"force"`
 }
 
-// ExportRequest is the body of POST /v1/volumes/{name}/export.
+// ExportRequest is the body of POST /v1/volumes/{name}/export, and of
+// /v1/volumes/{name}/snapshots/{snapshot}/export.
 type ExportRequest struct {
 	ReadOnly bool `json:"readOnly"` // must be true
+}
+
+// SnapshotRequest is the body of POST /v1/volumes/{name}/snapshots.
+type SnapshotRequest struct {
+	Name string `json:"name"`
 }
 
 // ResolveRequest is the body of POST /v1/volumes/{name}/split/resolve.
@@ -84,7 +92,8 @@ type ResolveRequest struct {
 	Keep string `json:"keep"` // the node whose writes are kept
 	// DryRun says what would be done, and does nothing.
 	DryRun bool `json:"dryRun,omitempty"`
-	// DiscardLosingWrites is needed to do it: nothing keeps them.
+	// DiscardLosingWrites: the other side's writes are kept nowhere, not in a snapshot
+	// on its node either.
 	DiscardLosingWrites bool `json:"discardLosingWrites,omitempty"`
 }
 

@@ -106,6 +106,43 @@ func (c *Client) Unexport(ctx context.Context, name string) (VolumeStatus, error
 	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/unexport"), nil)
 }
 
+// Snapshots lists the snapshots of the node's replica, oldest first.
+func (c *Client) Snapshots(ctx context.Context, name string) ([]Snapshot, error) {
+	return call[[]Snapshot](ctx, c, http.MethodGet, volumePath(name, "/snapshots"), nil)
+}
+
+// CreateSnapshot makes one.
+func (c *Client) CreateSnapshot(ctx context.Context, name string, r SnapshotRequest) (Snapshot, error) {
+	return call[Snapshot](ctx, c, http.MethodPost, volumePath(name, "/snapshots"), r)
+}
+
+// DeleteSnapshot ends one.
+func (c *Client) DeleteSnapshot(ctx context.Context, name, snapshot string) error {
+	_, err := call[struct{}](ctx, c, http.MethodDelete, snapshotPath(name, snapshot, ""), nil)
+	return err
+}
+
+// ExportSnapshot exports one read-only.
+func (c *Client) ExportSnapshot(ctx context.Context, name, snapshot string, r ExportRequest) (Snapshot, error) {
+	return call[Snapshot](ctx, c, http.MethodPost, snapshotPath(name, snapshot, "/export"), r)
+}
+
+// UnexportSnapshot ends what ExportSnapshot began.
+func (c *Client) UnexportSnapshot(ctx context.Context, name, snapshot string) (Snapshot, error) {
+	return call[Snapshot](ctx, c, http.MethodPost, snapshotPath(name, snapshot, "/unexport"), nil)
+}
+
+// PlanSnapshotRollback asks what RollbackToSnapshot would do; it changes nothing.
+func (c *Client) PlanSnapshotRollback(ctx context.Context, name, snapshot string) (mirror.SnapshotRollbackPlan, error) {
+	return call[mirror.SnapshotRollbackPlan](ctx, c, http.MethodGet, snapshotPath(name, snapshot, "/rollback"), nil)
+}
+
+// RollbackToSnapshot has the volume be what it was when the snapshot was created. It
+// goes on if ctx ends.
+func (c *Client) RollbackToSnapshot(ctx context.Context, name, snapshot string) (Snapshot, error) {
+	return call[Snapshot](ctx, c, http.MethodPost, snapshotPath(name, snapshot, "/rollback"), nil)
+}
+
 // SplitBrains asks what is known of the split-brains that the volume is in.
 func (c *Client) SplitBrains(ctx context.Context, name string) ([]mirror.SplitReport, error) {
 	return call[[]mirror.SplitReport](ctx, c, http.MethodGet, volumePath(name, "/split"), nil)
@@ -138,6 +175,10 @@ func (c *Client) ResumeResync(ctx context.Context, name string) (VolumeStatus, e
 }
 
 func volumePath(name, action string) string { return "/v1/volumes/" + url.PathEscape(name) + action }
+
+func snapshotPath(name, snapshot, action string) string {
+	return volumePath(name, "/snapshots/") + url.PathEscape(snapshot) + action
+}
 
 func call[A any](ctx context.Context, c *Client, method, path string, body any) (answer A, err error) {
 	var text []byte

@@ -64,6 +64,7 @@ type Overrides struct {
 	RetryInterval *time.Duration
 	ResyncRate    *int64
 	ResyncUndo    *int64
+	SnapshotLimit *int64
 	OnIOError     *mirror.IOErrorPolicy
 	Split         mirror.SplitPolicies // "" is the default; nothing is stored with the volume
 	Resync        ResyncOverrides      // nor is any of it
@@ -161,6 +162,7 @@ func (o Overrides) apply(s Settings, nodes map[string]string) Settings {
 	override(&s.RetryInterval, (*Duration)(o.RetryInterval))
 	override(&s.ResyncRate, o.ResyncRate)
 	override(&s.ResyncUndo, o.ResyncUndo)
+	override(&s.SnapshotLimit, o.SnapshotLimit)
 	override(&s.OnIOError, o.OnIOError)
 	override(&s.MinInSync, o.MinInSync)
 	override(&s.OnNoQuorum, o.OnNoQuorum)

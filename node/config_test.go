@@ -48,6 +48,7 @@ volumes:
     resync-after: other
     handlers: {fence-peer: exit 4, timeout: 5m}
     resync-undo: off
+    snapshot-limit: 2GiB
     on-io-error: pass-on
     after-sb-0pri: discard-node-beta
     after-sb-1pri: consensus
@@ -81,7 +82,7 @@ func TestConfigWhole(t *testing.T) {
 	stored := Settings{Format: 1, Peers: []Peer{{"old", "1.2.3.4:5"}}, ResyncRate: 77, PeerTimeout: Duration(time.Minute)}
 	s := c.Volumes["data"].apply(stored, c.Nodes)
 	want := Settings{Format: 1, Peers: []Peer{{"beta", "127.0.0.1:7791"}, {"gamma", "[::1]:7792"}}, PendingLimit: 64 << 20,
-		PeerTimeout: Duration(3 * time.Second), SyncInterval: Duration(500 * time.Millisecond), RetryInterval: Duration(time.Second), ResyncRate: mirror.ResyncUnlimited, ResyncUndo: mirror.UndoOff, OnIOError: mirror.PassOn, MinInSync: 2, OnNoQuorum: mirror.IOError, Store: "/mnt/data", Direct: true, Journal: "/fast/data"}
+		PeerTimeout: Duration(3 * time.Second), SyncInterval: Duration(500 * time.Millisecond), RetryInterval: Duration(time.Second), ResyncRate: mirror.ResyncUnlimited, ResyncUndo: mirror.UndoOff, SnapshotLimit: 2 << 30, OnIOError: mirror.PassOn, MinInSync: 2, OnNoQuorum: mirror.IOError, Store: "/mnt/data", Direct: true, Journal: "/fast/data"}
 	if fmt.Sprint(s) != fmt.Sprint(want) {
 		t.Errorf("overridden settings\n got %+v\nwant %+v", s, want)
 	}

@@ -142,6 +142,7 @@ func (p *configParser) oneVolume(name string, key, value *yaml.Node) {
 		"resync-checksums": p.flag(&o.Resync.Checksums),
 		"resync-after":     p.text(&o.Resync.After),
 		"resync-undo":      p.sizeOrOff(at+".resync-undo", &o.ResyncUndo, 64<<20, mirror.UndoOff),
+		"snapshot-limit":   p.size(at+".snapshot-limit", &o.SnapshotLimit, 0),
 		"peer-timeout":     p.duration(at+".peer-timeout", &o.PeerTimeout, 200*time.Millisecond),
 		"sync-interval":    p.duration(at+".sync-interval", &o.SyncInterval, time.Millisecond),
 		"retry-interval":   p.duration(at+".retry-interval", &o.RetryInterval, time.Millisecond),

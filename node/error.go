@@ -20,7 +20,6 @@ const (
 	CodeRefused    Code = "refused"          // 409: not in this state
 	CodeUnsafe     Code = "unsafe-promotion" // 409: Unknown says why; force overrides
 	CodeRepair     Code = "unsafe-repair"    // 409: Unknown says what may be lost; force overrides
-	CodeResolve    Code = "unsafe-resolve"   // 409: one side's writes would be lost; discardLosingWrites overrides
 	CodeStopping   Code = "stopping"         // 503: the daemon is shutting down
 	CodeFailed     Code = "failed"           // 500: it was tried and went wrong
 )
@@ -34,7 +33,6 @@ var httpStatus = map[Code]int{
 	CodeRefused:    http.StatusConflict,
 	CodeUnsafe:     http.StatusConflict,
 	CodeRepair:     http.StatusConflict,
-	CodeResolve:    http.StatusConflict,
 	CodeStopping:   http.StatusServiceUnavailable,
 	CodeFailed:     http.StatusInternalServerError,
 }
@@ -75,11 +73,8 @@ func asError(err error) *Error {
 		}
 		return &Error{Text: err.Error(), Code: CodeRepair, Unknown: r.Plan.Loses}
 	}
-	if r, ok := errors.AsType[*mirror.ResolveRefusedError](err); ok {
-		if r.Plan == nil {
-			return refuse(CodeRefused, "%v", err)
-		}
-		return refuse(CodeResolve, "%v", err)
+	if _, ok := errors.AsType[*mirror.ResolveRefusedError](err); ok {
+		return refuse(CodeRefused, "%v", err)
 	}
 	return refuse(CodeFailed, "%v", err)
 }

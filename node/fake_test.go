@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -135,18 +136,54 @@ func (v *fakeVolume) OpenImage(context.Context) (*mirror.Image, error) {
 	return nil, errors.New("a fake has no image")
 }
 
-func (v *fakeVolume) PlanResolve(keep string) (mirror.SplitPlan, error) {
-	return mirror.SplitPlan{Volume: v.o.Volume, Keep: keep, Next: []mirror.SplitStep{}}, nil
+func (v *fakeVolume) Snapshots() []mirror.SnapshotStatus {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return slices.Clone(v.st.Snapshots)
+}
+
+func (v *fakeVolume) CreateSnapshot(_ context.Context, name string) (mirror.SnapshotStatus, error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if len(v.st.Snapshots) > 0 {
+		return mirror.SnapshotStatus{}, mirror.ErrSnapshotExists
+	}
+	s := mirror.SnapshotStatus{Name: name}
+	v.st.Snapshots = append(v.st.Snapshots, s)
+	return s, nil
+}
+
+func (v *fakeVolume) DeleteSnapshot(string) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.st.Snapshots = nil
+	return nil
+}
+
+func (v *fakeVolume) OpenSnapshot(string) (*mirror.Image, error) {
+	return nil, errors.New("a fake has no image")
+}
+
+func (v *fakeVolume) PlanSnapshotRollback(string) (mirror.SnapshotRollbackPlan, error) {
+	return mirror.SnapshotRollbackPlan{Volume: v.o.Volume, Restores: 4096}, nil
+}
+
+func (v *fakeVolume) RollbackToSnapshot(context.Context, string) (mirror.SnapshotRollbackPlan, error) {
+	return mirror.SnapshotRollbackPlan{}, errors.New("2 clients are attached")
+}
+
+func (v *fakeVolume) PlanResolve(o mirror.ResolveOptions) (mirror.SplitPlan, error) {
+	return mirror.SplitPlan{Volume: v.o.Volume, Keep: o.Keep, Next: []mirror.SplitStep{}}, nil
 }
 
 func (v *fakeVolume) ResolveSplit(_ context.Context, o mirror.ResolveOptions) (mirror.SplitPlan, error) {
 	plan := mirror.SplitPlan{Volume: v.o.Volume, Keep: o.Keep}
-	if !o.DiscardLosingWrites {
-		return plan, &mirror.ResolveRefusedError{Volume: v.o.Volume, Reason: "they would be lost", Plan: &plan}
+	if o.Keep == "nobody" {
+		return plan, &mirror.ResolveRefusedError{Volume: v.o.Volume, Reason: "nobody has no part in it"}
 	}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.note("keep %q", o.Keep)
+	v.note("keep %q, discard %v", o.Keep, o.DiscardLosingWrites)
 	return plan, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/lockstep-storage/lockstep/disk"
@@ -92,12 +93,16 @@ func (n *Node) options(name string) (o mirror.Options, err error) {
 	if err != nil {
 		return o, err
 	}
+	shared, err := sameFileSystem(dir, path)
+	if err != nil {
+		return o, errors.Join(err, f.Close())
+	}
 	over := n.cfg.Volumes[name]
 	o = mirror.Options{
 		Node: n.cfg.Node, Volume: name, FS: fsys, Journal: journal, Store: f,
 		Peers: s.names(), Dialer: newDialer(s.Peers), Logger: n.log,
 		PendingLimit: s.PendingLimit, PeerTimeout: time.Duration(s.PeerTimeout), SyncInterval: time.Duration(s.SyncInterval),
-		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate, ResyncUndo: s.ResyncUndo,
+		RetryInterval: time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate, ResyncUndo: s.ResyncUndo, SnapshotLimit: s.SnapshotLimit, SharedDisk: shared,
 		OnIOError: s.OnIOError,
 		Split:     over.Split,
 		MinInSync: s.MinInSync, OnNoQuorum: s.OnNoQuorum,
@@ -107,6 +112,19 @@ func (n *Node) options(name string) (o mirror.Options, err error) {
 	override(&o.ResyncRateMin, over.Resync.RateMin)
 	override(&o.ResyncRateMax, over.Resync.RateMax)
 	return o, nil
+}
+
+// sameFileSystem reports whether a regular file takes its space from the file system
+// that a directory is on.
+func sameFileSystem(dir, file string) (bool, error) {
+	var d, f syscall.Stat_t
+	if err := syscall.Stat(dir, &d); err != nil {
+		return false, fmt.Errorf("look at %s: %w", dir, err)
+	}
+	if err := syscall.Stat(file, &f); err != nil {
+		return false, fmt.Errorf("look at %s: %w", file, err)
+	}
+	return f.Mode&syscall.S_IFMT == syscall.S_IFREG && f.Dev == d.Dev, nil
 }
 
 // dialer reaches a volume's peers at their configured addresses.

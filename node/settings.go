@@ -33,6 +33,9 @@ type Settings struct {
 	// ResyncUndo is the most bytes that a resync of this replica may keep to be
 	// rolled back by; 0 no limit, mirror.UndoOff nothing.
 	ResyncUndo int64 `json:"resyncUndo,omitempty"`
+	// SnapshotLimit is the most bytes that one snapshot of this replica may take; 0 no
+	// limit.
+	SnapshotLimit int64 `json:"snapshotLimit,omitempty"`
 	// OnIOError is what this node does as Primary when its own disk fails.
 	OnIOError mirror.IOErrorPolicy `json:"onIOError,omitempty"`
 	// MinInSync is how many in-sync replicas a write needs; 0 is 1.

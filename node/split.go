@@ -17,15 +17,16 @@ func (n *Node) splitBrains(name string) ([]mirror.SplitReport, error) {
 
 // resolve ends a split-brain in favour of one side, or says what that would do.
 func (n *Node) resolve(ctx context.Context, name string, r ResolveRequest) (plan mirror.SplitPlan, err error) {
+	o := mirror.ResolveOptions{Keep: r.Keep, DiscardLosingWrites: r.DiscardLosingWrites}
 	if r.DryRun {
 		h, err := n.findOpen(name)
 		if err != nil {
 			return plan, err
 		}
-		return h.volume.PlanResolve(r.Keep)
+		return h.volume.PlanResolve(o)
 	}
 	_, err = n.change(name, func(v volume) (err error) {
-		plan, err = v.ResolveSplit(ctx, mirror.ResolveOptions{Keep: r.Keep, DiscardLosingWrites: r.DiscardLosingWrites})
+		plan, err = v.ResolveSplit(ctx, o)
 		return err
 	})
 	if err == nil {

@@ -25,7 +25,13 @@ type volume interface {
 	Rollback(ctx context.Context) (mirror.RollbackPlan, error)
 	PlanRepair(r mirror.RepairOptions) (mirror.RepairPlan, error)
 	OpenImage(ctx context.Context) (*mirror.Image, error)
-	PlanResolve(keep string) (mirror.SplitPlan, error)
+	Snapshots() []mirror.SnapshotStatus
+	CreateSnapshot(ctx context.Context, name string) (mirror.SnapshotStatus, error)
+	DeleteSnapshot(name string) error
+	OpenSnapshot(name string) (*mirror.Image, error)
+	PlanSnapshotRollback(name string) (mirror.SnapshotRollbackPlan, error)
+	RollbackToSnapshot(ctx context.Context, name string) (mirror.SnapshotRollbackPlan, error)
+	PlanResolve(o mirror.ResolveOptions) (mirror.SplitPlan, error)
 	ResolveSplit(ctx context.Context, o mirror.ResolveOptions) (mirror.SplitPlan, error)
 	SplitBrains() ([]mirror.SplitReport, error)
 	Status() mirror.Status

@@ -2,7 +2,7 @@
 // before a block is overwritten for the first time, its old content is appended
 // to the snapshot's file (copy-on-write). The image is what was preserved, and
 // everywhere else what the store holds. Package mirror goes back to it when a
-// bitmap resync cannot be finished.
+// bitmap resync cannot be finished, and keeps images for users with it.
 //
 // # Use
 //

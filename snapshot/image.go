@@ -116,3 +116,22 @@ func (s *Snapshot) Restore(dst Target) error {
 	}
 	return nil
 }
+
+// A Piece is a range of the image that is preserved; zero: all of it is zeroes.
+type Piece struct {
+	Range
+	Zero bool
+}
+
+// Pieces are what is preserved by now, by offset: everywhere else the image is what
+// the store holds. One with data has at most 256 KiB, one of zeroes 16 MiB.
+func (s *Snapshot) Pieces() []Piece {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	pieces := make([]Piece, 0, s.index.extents)
+	_ = s.index.all(func(x extent) error { // which is that of the function
+		pieces = append(pieces, Piece{Range{x.off, x.n}, x.zero()})
+		return nil
+	})
+	return pieces
+}

@@ -178,18 +178,20 @@ func (s *Snapshot) drop() { s.entries, s.data = s.entries[:0], s.data[:0] }
 // reserveStep is how much space is taken at least, where there is so much.
 const reserveStep = 16 << 20
 
-// room makes sure that n bytes more may be written.
+// room makes sure that n bytes more may be written, and the empty batch behind them:
+// a full disk keeps no snapshot from being closed and found again.
 func (s *Snapshot) room(n int64) error {
 	end := s.end + n
 	if s.limit > 0 && end > s.limit {
 		return s.full(fmt.Errorf("its limit is %d bytes, and %d are wanted", s.limit, end))
 	}
-	if end <= s.reserved {
+	n += BlockSize
+	if s.end+n <= s.reserved {
 		return nil
 	}
 	step := max(n, reserveStep)
 	if s.limit > 0 {
-		step = min(step, s.limit-s.end)
+		step = min(step, s.limit-s.end+BlockSize)
 	}
 	for _, n := range []int64{step, n} {
 		err := s.file.Reserve(s.end, n)
@@ -212,6 +214,9 @@ func (s *Snapshot) Reserve(n int64) error {
 	defer s.write.Unlock()
 	if s.failed != nil {
 		return s.failed
+	}
+	if n <= 0 { // which a file system refuses to reserve
+		return nil
 	}
 	n += n / 64 // the batches' headers
 	if end := s.end + n; s.limit > 0 && end > s.limit {

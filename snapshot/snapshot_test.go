@@ -9,7 +9,9 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
+	"github.com/lockstep-storage/lockstep/disk"
 	"github.com/lockstep-storage/lockstep/disk/fakedisk"
 	"github.com/lockstep-storage/lockstep/store"
 )
@@ -320,4 +322,16 @@ func TestReadIsOvertaken(t *testing.T) {
 	if !bytes.Equal(p, old) {
 		t.Error("the read saw what was written later")
 	}
+}
+
+// On a real file system, which refuses to reserve nothing: a resync that has all that
+// it overwrites already asks for that.
+func TestReserveNothing(t *testing.T) {
+	dir, err := disk.OS(t.TempDir())
+	must(t, err)
+	s, err := Create(dir, "s", Info{ID: ID{1}, Size: 1 << 20, Created: time.Now()}, 0)
+	must(t, err)
+	must(t, s.Reserve(0))
+	must(t, s.Reserve(1<<20))
+	must(t, s.Close())
 }

@@ -110,6 +110,13 @@ func printReplica(w io.Writer, r *node.CheckedReplica) {
 			line("out-of-sync", "%s marked for peer %s, since LSN %d", humanize.IBytes(uint64(m.Marked)), m.Peer, m.Base.LSN)
 		}
 	}
+	for _, s := range r.Snapshots {
+		state := humanize.IBytes(uint64(s.Preserved))
+		if s.Lost != "" {
+			state = "lost: " + s.Lost
+		}
+		line("snapshot", "%s, up to LSN %d, made at %s: %s", s.Name, s.At.LSN, s.Created.Format(time.RFC3339), state)
+	}
 	if u := r.Undo; u != nil {
 		line("undo", "%s of a resync that began at %s, to go back to LSN %d", humanize.IBytes(uint64(u.Preserved)), u.Began.Format(time.RFC3339), u.Base.LSN)
 	}

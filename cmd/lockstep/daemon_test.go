@@ -65,6 +65,9 @@ type fakeDaemon struct {
 	status   node.Status
 	volume   node.VolumeStatus
 	plan     *mirror.SplitPlan
+
+	snapshots []node.Snapshot
+	rollback  mirror.SnapshotRollbackPlan
 }
 
 func startDaemon(t *testing.T) *fakeDaemon {
@@ -104,6 +107,12 @@ func (d *fakeDaemon) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	case strings.HasSuffix(r.URL.Path, "/split/resolve"):
 		answer = d.plan
+	case strings.HasSuffix(r.URL.Path, "/snapshots") && r.Method == http.MethodGet:
+		answer = d.snapshots
+	case strings.Contains(r.URL.Path, "/snapshots/") && strings.HasSuffix(r.URL.Path, "/rollback") && r.Method == http.MethodGet:
+		answer = d.rollback
+	case strings.Contains(r.URL.Path, "/snapshots"):
+		answer = d.snapshots[0]
 	case r.URL.Path == "/v1/status":
 		answer = d.status
 	}

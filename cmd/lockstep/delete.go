@@ -48,6 +48,9 @@ func confirmed(c *cli.Context, st node.VolumeStatus) bool {
 	what := "the replica of volume " + st.Name
 	if st.Status != nil {
 		what = fmt.Sprintf("node %s's replica of volume %s, %s", st.Node, st.Name, humanize.IBytes(uint64(st.Size)))
+		if n := len(st.Snapshots); n > 0 {
+			what += ", " + counted(n, "snapshot")
+		}
 	}
 	fmt.Fprintf(c.App.Writer, "This deletes %s, and its data. Type the volume's name to go on: ", what)
 	answer, _ := bufio.NewReader(c.App.Reader).ReadString('\n')

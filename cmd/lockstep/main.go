@@ -66,7 +66,7 @@ func newApp(in io.Reader, out, errOut io.Writer) *cli.App {
 		Flags: []cli.Flag{globalSocket()},
 		Commands: []*cli.Command{
 			serveCommand(), createCommand(), deleteCommand(), statusCommand(), promoteCommand(),
-			demoteCommand(), connectCommand(), disconnectCommand(), exportCommand(), unexportCommand(), splitCommand(), resyncCommand(), repairCommand(), rollbackCommand(), checkCommand(), journalCommand(), versionCommand(),
+			demoteCommand(), connectCommand(), disconnectCommand(), exportCommand(), unexportCommand(), snapshotCommand(), splitCommand(), resyncCommand(), repairCommand(), rollbackCommand(), checkCommand(), journalCommand(), versionCommand(),
 		},
 		Action:         noCommand,
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usage("", "%v", err) },

@@ -54,17 +54,21 @@ func TestSplitResolve(t *testing.T) {
 	plan := mirror.SplitPlan{Volume: "data", Keep: "alpha", Peer: "beta", Lost: r.Theirs, Since: r.Parted,
 		Next: []mirror.SplitStep{{Node: "beta", Command: "lockstep connect data"}}}
 	d.plan = &plan
-	status, out, errOut := lockstep("split", "resolve", "data", "--keep", "alpha", "--dry-run", "--socket", d.socket)
-	const dry = `POST /v1/volumes/data/split/resolve {"keep":"alpha","dryRun":true}`
-	if got := d.take(); status != exitOK || got != dry || !strings.Contains(out, "NOT kept") || !strings.Contains(out, "Nothing was changed.") {
+	resolve := func(flags ...string) (status int, out, errOut string) {
+		return lockstep(append([]string{"split", "resolve", "data", "--keep", "alpha", "--socket", d.socket}, flags...)...)
+	}
+	const asks = `POST /v1/volumes/data/split/resolve {"keep":"alpha"`
+	status, out, errOut := resolve("--dry-run", "--discard-losing-writes")
+	if got := d.take(); status != exitOK || got != asks+`,"dryRun":true,"discardLosingWrites":true}` || !strings.Contains(out, "NOT kept") || !strings.Contains(out, "Nothing was changed.") {
 		t.Errorf("%d, asked %s: %s%s", status, got, out, errOut)
 	}
-	status, out, errOut = lockstep("split", "resolve", "data", "--keep", "alpha", "--socket", d.socket)
-	if got := d.take(); status != exitFailure || got != dry || !strings.Contains(errOut, "--discard-losing-writes") || !strings.Contains(errOut, "lockstep export data --read-only") {
+	status, out, errOut = resolve("--discard-losing-writes")
+	if got := d.take(); status != exitOK || got != asks+`,"dryRun":true,"discardLosingWrites":true}; `+asks+`,"discardLosingWrites":true}` {
 		t.Errorf("%d, asked %s: %s%s", status, got, out, errOut)
 	}
-	status, out, errOut = lockstep("split", "resolve", "data", "--keep", "alpha", "--discard-losing-writes", "--socket", d.socket)
-	if got := d.take(); status != exitOK || got != dry+`; POST /v1/volumes/data/split/resolve {"keep":"alpha","discardLosingWrites":true}` {
+	plan.Preserved = "split-1319"
+	status, out, errOut = resolve()
+	if got := d.take(); status != exitOK || got != asks+`,"dryRun":true}; `+asks+`}` || !strings.Contains(out, "snapshot split-1319") {
 		t.Errorf("%d, asked %s: %s%s", status, got, out, errOut)
 	}
 	plan.Demotes = true

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"github.com/lockstep-storage/lockstep/mirror"
 	"github.com/lockstep-storage/lockstep/node"
@@ -17,19 +15,20 @@ func splitResolveCommand() *cli.Command {
 		Usage:     "end a split-brain: keep one side's writes, and have the other resynced",
 		UsageText: "lockstep split resolve VOLUME --keep NODE [--dry-run] [--discard-losing-writes]",
 		Description: "The side that is not kept gives up what it wrote since the two parted, and is resynced\n" +
-			"from the other: the blocks that either side wrote. It says first what is lost, and\n" +
-			"--dry-run says that and no more. THE LOSING SIDE'S WRITES ARE NOT KEPT, so it does\n" +
-			"nothing without --discard-losing-writes: copy them away before (`lockstep export`).\n" +
+			"from the other: the blocks that either side wrote. What it had goes to a snapshot on its\n" +
+			"node first, which stays until `lockstep snapshot delete`: export it, compare the two, or\n" +
+			"go back to it (`lockstep snapshot`). --discard-losing-writes keeps it nowhere. --dry-run\n" +
+			"says who loses what, and no more.\n" +
 			"A losing Primary is demoted if the command is typed there: its clients are disconnected.\n\n" +
 			"It may be typed on either node, and says what is to be typed on the other. It holds for\n" +
 			"what was shown: should the losing side write more before the two meet, nothing is done.\n\n" +
 			"EXAMPLES:\n" +
 			"  lockstep split resolve data --keep alpha --dry-run\n" +
-			"  lockstep split resolve data --keep alpha --discard-losing-writes",
+			"  lockstep split resolve data --keep alpha",
 		Flags: asking(
 			&cli.StringFlag{Name: "keep", Usage: "the `NODE` whose writes are kept"},
-			&cli.BoolFlag{Name: "dry-run", Usage: "say what would be lost, and change nothing", DisableDefaultText: true},
-			&cli.BoolFlag{Name: "discard-losing-writes", Usage: "the other node's writes may be lost", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "dry-run", Usage: "say what would be given up, and change nothing", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "discard-losing-writes", Usage: "keep no snapshot of what is given up: it is lost", DisableDefaultText: true},
 			jsonFlag()),
 		Action: arguments([]string{"VOLUME"}, splitResolve),
 	}
@@ -40,7 +39,7 @@ func splitResolve(c *cli.Context, args []string) error {
 	if keep == "" {
 		return usage(nameOf(c), "%s needs --keep NODE: the node whose writes are kept", nameOf(c))
 	}
-	r := node.ResolveRequest{Keep: keep, DryRun: true}
+	r := node.ResolveRequest{Keep: keep, DryRun: true, DiscardLosingWrites: c.Bool("discard-losing-writes")}
 	plan, err := daemon.Resolve(c.Context, name, r)
 	if err != nil {
 		return err
@@ -48,12 +47,7 @@ func splitResolve(c *cli.Context, args []string) error {
 	if !c.Bool("json") {
 		printLoss(c.App.Writer, plan)
 	}
-	switch {
-	case c.Bool("dry-run"):
-	case !c.Bool("discard-losing-writes"):
-		return refusedResolve(c, plan)
-	default:
-		r.DryRun, r.DiscardLosingWrites = false, true
+	if r.DryRun = c.Bool("dry-run"); !r.DryRun {
 		if plan, err = daemon.Resolve(c.Context, name, r); err != nil {
 			return err
 		}
@@ -70,7 +64,7 @@ func printLoss(w io.Writer, p mirror.SplitPlan) {
 	fmt.Fprintf(w, "volume %s: %s is kept, and %s gives up what it wrote since they parted %s\n", p.Volume, p.Keep, p.Lost.Node, partedAt(p.Since))
 	printSide(w, &p.Lost, "loses")
 	if p.Preserved != "" {
-		fmt.Fprintf(w, "\n%s's writes are kept as %s.\n", p.Lost.Node, p.Preserved)
+		fmt.Fprintf(w, "\nWhat %s has is kept there as snapshot %s, until `lockstep snapshot delete %s %s`.\n", p.Lost.Node, p.Preserved, p.Volume, p.Preserved)
 	} else {
 		fmt.Fprintf(w, "\n%s's writes are NOT kept: once the two have met they are gone.\n", p.Lost.Node)
 	}
@@ -96,14 +90,4 @@ func printSteps(w io.Writer, p mirror.SplitPlan, dry bool) {
 	for _, s := range p.Next {
 		fmt.Fprintf(w, "  %s$ %s\n", s.Node, s.Command)
 	}
-}
-
-// refusedResolve says how to go on.
-func refusedResolve(c *cli.Context, p mirror.SplitPlan) error {
-	_, words := socketOf(c)
-	var b strings.Builder
-	fmt.Fprintf(&b, "the split-brain of volume %q was not resolved: %s's writes would be lost.\n", p.Volume, p.Lost.Node)
-	fmt.Fprintf(&b, "Copy away what is needed of them (on %s: lockstep export %s --read-only), then type:\n", p.Lost.Node, p.Volume)
-	fmt.Fprintf(&b, "  lockstep split resolve %s --keep %s --discard-losing-writes%s", p.Volume, p.Keep, words)
-	return errors.New(b.String())
 }

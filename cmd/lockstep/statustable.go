@@ -102,6 +102,16 @@ func volumeSentences(v node.VolumeStatus) []string {
 	if v.ResyncPaused {
 		add(": resyncs are paused here: `lockstep resync resume %s` lets them go on", v.Name)
 	}
+	for _, s := range v.Snapshots {
+		switch {
+		case s.Lost != "":
+			add(": snapshot %s is lost: %s", s.Name, s.Lost)
+		case s.Rollback != nil:
+			add(": snapshot %s: %s", s.Name, rollingBack(s.Rollback))
+		case s.Peer != "":
+			add(": snapshot %s keeps the losing side of the split-brain with %s, until it is deleted", s.Name, s.Peer)
+		}
+	}
 	for _, p := range v.Peers {
 		if p.Paused != "" && !v.ResyncPaused {
 			add("/%s: %s", p.Node, p.Paused)

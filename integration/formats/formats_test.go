@@ -219,7 +219,7 @@ func TestJournal(t *testing.T) {
 }
 
 func TestSuperblock(t *testing.T) {
-	for version, name := range map[uint64]string{1: "mirror/testdata/superblock-v1.bin", 2: "mirror/testdata/superblock-v2.bin"} {
+	for version, name := range map[uint64]string{1: "mirror/testdata/superblock-v1.bin", 2: "mirror/testdata/superblock-v2.bin", 3: "mirror/testdata/superblock-v3.bin"} {
 		v := vector(t, name)
 		found := decode(t, "## Superblock", v, 0)
 		wants(t, name, found, map[string]uint64{"format version": version, "slot number": 1, "sequence number": 41})
@@ -229,6 +229,9 @@ func TestSuperblock(t *testing.T) {
 		end := 32 + binary.LittleEndian.Uint32(v[24:])
 		if version == 2 && (v[end-17] != 2 || v[end-16] != 7) {
 			t.Errorf("%s: the body ends %x", name, v[end-17:end])
+		}
+		if version == 3 && !bytes.HasSuffix(v[:end], []byte("\x00\x00\x10snapshot is full")) { // flags, peer, why it is lost
+			t.Errorf("%s: the body ends %x", name, v[end-32:end])
 		}
 	}
 }

@@ -44,6 +44,18 @@ func show(t *testing.T, p *harness.Pair, n *daemon.Node) report {
 	return list[0]
 }
 
+// A snapshot is one of `lockstep snapshot list --json`.
+type snapshot struct{ Name, Peer, Lost string }
+
+func snapshots(t *testing.T, p *harness.Pair, n *daemon.Node) (list []snapshot) {
+	t.Helper()
+	out := p.CLI(n, "snapshot", "list", harness.Volume, "--json")
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return list
+}
+
 // A write is one block that a test writes.
 func write(t *testing.T, c *load.Client, block int64, value byte) {
 	t.Helper()
@@ -133,18 +145,15 @@ func TestSplitBrainIsResolved(t *testing.T) {
 			if err := image.WriteAt(make([]byte, load.BlockSize), 0, false); err == nil {
 				t.Fatal("a read-only export took a write")
 			}
-			// Nothing happens without the word that writes may be lost.
+			// A dry run changes nothing.
 			resolve := []string{"split", "resolve", harness.Volume, "--keep", keep}
-			if out := p.CLI(loser, append(resolve, "--dry-run")...); !strings.Contains(out, "NOT kept") || !strings.Contains(out, kept.Name+"$ lockstep connect data") {
+			if out := p.CLI(loser, append(resolve, "--dry-run")...); !strings.Contains(out, "kept there as snapshot split-") || !strings.Contains(out, kept.Name+"$ lockstep connect data") {
 				t.Fatal(out)
-			}
-			if out, err := loser.CLI(ctx, resolve...); err == nil || !strings.Contains(err.Error(), "--discard-losing-writes") {
-				t.Fatalf("%v\n%s", err, out)
 			}
 			if y := read(t, image, 0); y != values[loser.Name] {
 				t.Fatalf("the losing side reads %d", y)
 			}
-			p.CLI(loser, append(resolve, "--discard-losing-writes")...)
+			p.CLI(loser, resolve...)
 			p.CLI(kept, "connect", harness.Volume)
 			held := p.EqualReplicas()
 			want := map[int64]byte{0: 1, 1: 1, 5: 0, 6: 0, 7: 9}
@@ -164,6 +173,30 @@ func TestSplitBrainIsResolved(t *testing.T) {
 				t.Error(out)
 			}
 			p.EqualReplicas()
+			// The losing side is there, until it is deleted.
+			losing := map[int64]byte{0: 2, 1: 0, 5: 2, 6: 2, 7: 9}
+			if keep == "beta" {
+				losing = map[int64]byte{0: 1, 1: 1, 5: 0, 6: 0, 7: 9}
+			}
+			list := snapshots(t, p, loser)
+			if len(list) != 1 || list[0].Peer != kept.Name || list[0].Lost != "" || len(snapshots(t, p, kept)) > 0 {
+				t.Fatalf("%s keeps %+v", loser.Name, list)
+			}
+			p.CLI(loser, "snapshot", "export", harness.Volume, list[0].Name, "--read-only")
+			snapshot, err := load.Dial(ctx, "unix:"+loser.NBDSocket(), harness.Volume+"@"+loser.Name+"@"+list[0].Name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer snapshot.Close()
+			for block, v := range losing {
+				if got := read(t, snapshot, block); got != v {
+					t.Errorf("block %d of the losing side is %d, not %d", block, got, v)
+				}
+			}
+			p.CLI(loser, "snapshot", "delete", harness.Volume, list[0].Name, "--yes")
+			if err := snapshot.ReadAt(make([]byte, load.BlockSize), 0); err == nil || len(snapshots(t, p, loser)) > 0 {
+				t.Error("the snapshot outlived its deletion")
+			}
 		})
 	}
 }
@@ -181,5 +214,8 @@ func TestSplitBrainIsResolvedFromTheWinner(t *testing.T) {
 	held := p.EqualReplicas()
 	if held[0] != 1 || held[5*load.BlockSize] != 0 {
 		t.Fatalf("blocks 0 and 5 are %d and %d", held[0], held[5*load.BlockSize])
+	}
+	if list := snapshots(t, p, p.Beta); len(list) > 0 {
+		t.Errorf("what was to be discarded is kept: %+v", list)
 	}
 }
