@@ -52,7 +52,7 @@
 // # Reading the source
 //
 // record.go and format.go hold the bytes. append.go, roll.go and sync.go are a
-// batch's way to the disk; open.go, scan.go (which reads through a stream) and
-// recover.go what a restart makes of it; trim.go and truncate.go the two ends; reader.go and payload.go the way
-// back; check.go reads without changing.
+// batch's way to the disk; open.go, scan.go (which reads through a stream.go) and
+// recover.go what a restart makes of it; trim.go and truncate.go the two ends;
+// reader.go and payload.go the way back; check.go reads without changing.
 package journal
