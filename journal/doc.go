@@ -46,13 +46,13 @@
 // its records; a reader's record owns one reference to its buffer.
 //
 // Memory: an index of 16 bytes per 4 KiB page at most (0.4 % of the journal's size),
-// scratch for the largest batch's headers, while Open or Check run the largest
-// payload (1 MiB), and for each reader 256 KiB that it read ahead.
+// scratch for the largest batch's headers, while Open or Check run 1 MiB and the
+// largest payload (1 MiB), and for each reader 256 KiB that it read ahead.
 //
 // # Reading the source
 //
 // record.go and format.go hold the bytes. append.go, roll.go and sync.go are a
-// batch's way to the disk; open.go, scan.go and recover.go what a restart makes
-// of it; trim.go and truncate.go the two ends; reader.go and payload.go the way
-// back; check.go reads without changing.
+// batch's way to the disk; open.go, scan.go (which reads through a stream.go) and
+// recover.go what a restart makes of it; trim.go and truncate.go the two ends;
+// reader.go and payload.go the way back; check.go reads without changing.
 package journal

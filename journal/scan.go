@@ -10,6 +10,7 @@ import (
 func (j *Journal) scan(v *Visitor) (st State, clean bool, err error) {
 	first := j.chain[0]
 	sc := &scanner{valid: j.opts.Valid, visit: v, found: j.opts.Found, next: first.first, crc: first.seed, lastEnd: first.first - 1}
+	defer sc.w.stop()
 	end := endClean
 	for i, s := range j.chain {
 		sc.begin(s, j.chain[i+1:])
@@ -32,7 +33,7 @@ type scanner struct {
 	found   func(*Record, Notes)
 	batch   []Record // those of a batch that is being read, for found
 	s       *segment
-	w       window
+	w       stream
 	next    LSN // the record that is due
 	crc     uint32
 	limit   LSN // records from here on are dead, the next segment has them; 0: none
@@ -51,7 +52,7 @@ const (
 
 func (sc *scanner) begin(s *segment, after []*segment) {
 	sc.s, sc.limit = s, 0
-	sc.w = window{f: s.f, size: s.size, ahead: MaxPayload, buf: sc.w.buf}
+	sc.w.begin(s.f, s.size)
 	if len(after) > 0 {
 		sc.limit = after[0].first
 	}

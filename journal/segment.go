@@ -163,12 +163,20 @@ func openSegment(dir disk.FS, name string) (*segment, error) {
 func readHeader(name string, f disk.File) (*segment, error) {
 	var errs []error
 	var found []segmentHeader
+	// Both copies in one read: after two small ones the kernel takes what follows for
+	// small reads too, and reading ahead makes half of what it can. Of a file that is
+	// unreadable in part each is read alone.
+	var both [pageSize + segmentHeaderSize]byte
+	_, bothErr := f.ReadAt(both[:], 0)
 	for _, off := range headerCopies {
-		var p [segmentHeaderSize]byte
+		p := both[off:][:segmentHeaderSize]
 		var h segmentHeader
-		_, err := f.ReadAt(p[:], off)
+		err := bothErr
+		if err != nil {
+			_, err = f.ReadAt(p, off)
+		}
 		if err == nil {
-			err = h.decode(p[:])
+			err = h.decode(p)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("copy at %d: %w", off, err))

@@ -1,13 +1,8 @@
 package journal
 
-import (
-	"cmp"
+import "github.com/lockstep-storage/lockstep/disk"
 
-	"github.com/lockstep-storage/lockstep/disk"
-)
-
-// readAhead is how much a window reads at once, at least, unless it says
-// otherwise.
+// readAhead is how much a window reads at once, at least.
 const readAhead = 256 << 10
 
 // A window reads a file from its beginning to its end in large pieces. It takes
@@ -15,18 +10,16 @@ const readAhead = 256 << 10
 type window struct {
 	f    disk.File
 	size int64 // of the file
-	// ahead is how much it reads at once, at least; 0 is readAhead.
-	ahead int
-	buf   []byte
-	off   int64 // of p
-	p     []byte
+	buf  []byte
+	off  int64 // of p
+	p    []byte
 }
 
 // at returns n bytes, at most MaxPayload, at off. They are valid until the next
 // call.
 func (w *window) at(off int64, n int) ([]byte, error) {
 	if off < w.off || off+int64(n) > w.off+int64(len(w.p)) {
-		if err := w.fill(off, max(n, cmp.Or(w.ahead, readAhead))); err != nil {
+		if err := w.fill(off, max(n, readAhead)); err != nil {
 			return nil, err
 		}
 	}

@@ -39,7 +39,8 @@ type applier struct {
 }
 
 func (v *Volume) applyLoop() {
-	retry, rest := time.NewTimer(time.Hour), time.NewTimer(time.Hour)
+	// What was found at the start gives way to a promotion that follows at once.
+	retry, rest := time.NewTimer(time.Hour), time.NewTimer(applyRest)
 	defer retry.Stop()
 	defer rest.Stop()
 	var asked LSN

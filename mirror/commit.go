@@ -160,6 +160,11 @@ func (v *Volume) completeFlushes() {
 			rest = append(rest, f)
 		}
 	}
+	if n := len(v.flushes) - len(rest); n > 1 {
+		v.crowd.Store(crowdTurns)
+	} else if n == 1 && v.crowd.Load() > 0 {
+		v.crowd.Add(-1)
+	}
 	clear(v.flushes[len(rest):])
 	v.flushes = rest
 }

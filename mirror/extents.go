@@ -57,8 +57,12 @@ type extents struct {
 	scratch []extent
 }
 
-// A chunk is the extents of one chunk, by offset.
-type chunk struct{ list []extent }
+// A chunk is the extents of one chunk, by offset. Most have one: then all of it is
+// one piece of memory.
+type chunk struct {
+	list []extent
+	one  [1]extent
+}
 
 // What extents keeps of memory that is not in use.
 const (
@@ -270,7 +274,9 @@ func (x *extents) clear() {
 func (x *extents) newChunk() *chunk {
 	n := len(x.spare)
 	if n == 0 {
-		return &chunk{list: make([]extent, 0, 4)}
+		c := new(chunk)
+		c.list = c.one[:0]
+		return c
 	}
 	c := x.spare[n-1]
 	x.spare = x.spare[:n-1]

@@ -196,7 +196,6 @@ func (v *Volume) recover() error {
 	if v.failure == nil {
 		v.log.Info("replica recovered", "role", v.role, "disk", v.super.Disk, "end", v.end, "stable", v.stable,
 			"toReplay", v.stable-v.applied, "took", time.Since(began).Round(time.Millisecond))
-		kick(v.applyKick)
 	}
 	return v.openBitmaps()
 }

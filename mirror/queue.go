@@ -1,6 +1,8 @@
 package mirror
 
 import (
+	"slices"
+
 	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/journal"
 )
@@ -18,33 +20,43 @@ type entry struct {
 // front, the sequencer or the receiver adds at its end, and in between the
 // peers' senders read. Volume.mu guards it.
 type queue struct {
-	ring  []entry // length a power of two
-	first LSN     // LSN of the front
-	n     int
+	// The first block holds first, the others what follows; none is moved while it
+	// holds something. Spare ones are empty.
+	blocks, spare []*queueBlock
+	first         LSN // LSN of the front
+	n             int
 	// Payload bytes: held in memory, and evicted to the journal.
 	held, evicted int64
 }
 
-func newQueue(first LSN) *queue { return &queue{ring: make([]entry, 1024), first: first} }
+// A queueBlock holds the entries of the LSNs n*blockRecords … (n+1)*blockRecords-1.
+type queueBlock [blockRecords]entry
+
+const blockRecords = 1024
+
+func newQueue(first LSN) *queue { return &queue{first: first} }
 
 func (q *queue) next() LSN { return q.first + LSN(q.n) }
 
 // at returns the entry of lsn, or nil if it is not in the queue. The pointer is
-// good until the next push.
+// good until the entry leaves it.
 func (q *queue) at(lsn LSN) *entry {
 	if lsn < q.first || lsn >= q.next() {
 		return nil
 	}
-	return &q.ring[uint64(lsn)&uint64(len(q.ring)-1)]
+	return &q.blocks[q.block(lsn)][lsn%blockRecords]
 }
+
+// block is the index of the block that lsn, at least first, belongs into.
+func (q *queue) block(lsn LSN) int { return int(lsn/blockRecords - q.first/blockRecords) }
 
 // push adds a record, whose buffer reference the queue takes over.
 func (q *queue) push(r journal.Record, req *block.Request, evicted bool) *entry {
 	if r.LSN != q.next() {
 		panic("mirror: record pushed out of order")
 	}
-	if q.n == len(q.ring) {
-		q.grow()
+	if q.block(r.LSN) == len(q.blocks) {
+		q.blocks = append(q.blocks, q.newBlock())
 	}
 	q.n++
 	e := q.at(r.LSN)
@@ -53,12 +65,22 @@ func (q *queue) push(r journal.Record, req *block.Request, evicted bool) *entry 
 	return e
 }
 
-func (q *queue) grow() {
-	old := *q
-	q.ring = make([]entry, 2*len(old.ring))
-	for l := old.first; l < old.next(); l++ {
-		*q.at(l) = *old.at(l)
+func (q *queue) newBlock() *queueBlock {
+	last := len(q.spare) - 1
+	if last < 0 {
+		return new(queueBlock)
 	}
+	b := q.spare[last]
+	q.spare = q.spare[:last]
+	return b
+}
+
+// spareBlock takes the block at i, which is empty, out.
+func (q *queue) spareBlock(i int) {
+	if len(q.spare) < maxQueue/blockRecords {
+		q.spare = append(q.spare, q.blocks[i])
+	}
+	q.blocks = slices.Delete(q.blocks, i, i+1)
 }
 
 // popTo drops everything up to lsn and gives the buffers back.
@@ -67,6 +89,9 @@ func (q *queue) popTo(lsn LSN) {
 		q.drop(q.first)
 		q.first++
 		q.n--
+		if q.first%blockRecords == 0 {
+			q.spareBlock(0)
+		}
 	}
 }
 
@@ -75,6 +100,9 @@ func (q *queue) truncate(lsn LSN) {
 	for q.n > 0 && q.next()-1 > lsn {
 		q.drop(q.next() - 1)
 		q.n--
+		if q.next()%blockRecords == 0 {
+			q.spareBlock(len(q.blocks) - 1)
+		}
 	}
 }
 

@@ -22,6 +22,9 @@ import (
 //     take them at once, and go to the journal in one vectored write.
 //  4. advance (commit.go) completes what is committed.
 
+// crowdTurns is for how many lone flushes a crowd of clients is remembered.
+const crowdTurns = 16
+
 // inbox holds submitted requests until they are ordered.
 type inbox struct {
 	mu         sync.Mutex
@@ -74,8 +77,11 @@ func (s *session) Submit(reqs []*block.Request) {
 	if len(reqs) == 0 || !v.inbox.put(s, reqs) {
 		return
 	}
-	// Whom the last sync woke want to be in this round: they are about to submit.
-	runtime.Gosched()
+	if v.crowd.Load() > 0 {
+		// Whom the last sync woke want to be in this round: they are about to submit.
+		// Where there was but one this would only wake a thread, for nothing.
+		runtime.Gosched()
+	}
 	lone := false
 	for r := v.inbox.take(); r != nil; r = v.inbox.take() {
 		for r != nil {

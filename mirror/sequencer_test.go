@@ -45,3 +45,34 @@ func TestLargestWriteBehindASmallOne(t *testing.T) {
 		t.Errorf("it reads %d and %d", got[0], got[4096])
 	}
 }
+
+// TestCrowd: whoever submits gives way to others while one of the last syncs
+// answered several clients, and no longer.
+func TestCrowd(t *testing.T) {
+	v := &Volume{}
+	answered := func(n int) bool {
+		done := make(waitDone, n)
+		for range n {
+			v.flushes = append(v.flushes, flushWait{req: &block.Request{Op: block.OpFlush, Done: done}})
+		}
+		v.completeFlushes()
+		return v.crowd.Load() > 0
+	}
+	if answered(1) {
+		t.Error("one client is a crowd")
+	}
+	if !answered(2) {
+		t.Error("two clients are none")
+	}
+	for i := range crowdTurns {
+		if is, want := answered(1), i < crowdTurns-1; is != want {
+			t.Errorf("%d flushes later: %v, want %v", i+1, is, want)
+		}
+	}
+	answered(2)
+	for range 2 * crowdTurns {
+		if !answered(0) {
+			t.Fatal("a sync that answered nobody counts")
+		}
+	}
+}

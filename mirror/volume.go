@@ -36,6 +36,9 @@ type Volume struct {
 	// inbox is where sessions put requests; whoever finds nobody at work
 	// becomes the sequencer until it is empty (sequencer.go).
 	inbox inbox
+	// crowd is above 0 if one of the last crowdTurns syncs that answered flushes
+	// answered several. Written under mu.
+	crowd atomic.Int32
 
 	// change serialises changes of the role and the in-sync set: one in flight
 	// per volume (replication.md 2). Taken before tail.

@@ -40,7 +40,9 @@
 // of which has yet to go into the store, is opened: "journal" until its end is
 // known, "volume" until it serves, and, in the line -applied, which has no target,
 // until its store has everything, durably. Beside it a plain read, 1 MiB at a time, of
-// as many bytes of the same files. Both cold. As a rate, so that higher is
+// as many bytes of the same files. Both cold, and each done once before, untimed:
+// the page cache of a virtual machine may be memory that its host has yet to find.
+// As a rate, so that higher is
 // better; 1.5 times the time is a ratio of 0.67, the target of
 // "volume" and "journal".
 //

@@ -152,6 +152,13 @@ func (b *bench) recoverOnce(full string, used int64, run int) (took [timings]tim
 		journalOpen: func() error { return openAndClose(filepath.Join(dir, "journal")) },
 		plainRead:   func() error { return readSegments(dir, used) },
 	}
+	// Once untimed: a virtual machine that is given memory as it comes to use it pays
+	// more for that than for the disk, and who is first would pay for all.
+	for _, f := range first {
+		if err := errors.Join(chill(dir), f()); err != nil {
+			return took, err
+		}
+	}
 	for turn := range 2 {
 		i := [2]int{journalOpen, plainRead}[(turn+run)%2]
 		if err := chill(dir); err != nil {
