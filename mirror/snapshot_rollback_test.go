@@ -22,13 +22,13 @@ func aboutToRollBack(t *testing.T, names ...string) (r *rig, a *rigNode, want, s
 	r.members()
 	c := a.attach()
 	for i := range int64(12) {
-		c.must(c.async(i<<20, randomly(rng, 200*rigBlock)))
+		c.must(c.async(i<<20, randomly(rng, 40*rigBlock)))
 	}
 	c.flush()
 	a.snap("s")
 	want = c.read(0, rigSize)
 	for i := range int64(12) {
-		c.must(c.async(i<<20+rng.Int64N(1<<19), randomly(rng, 100*rigBlock+rng.IntN(5000)/8*8)))
+		c.must(c.async(i<<20+rng.Int64N(1<<16), randomly(rng, 20*rigBlock+rng.IntN(5000)/8*8)))
 	}
 	c.must(c.submit(&block.Request{Op: block.OpTrim, Off: 0, Len: 50 * rigBlock}))
 	c.must(c.async(rigSize-8*rigBlock, randomly(rng, 8*rigBlock))) // it was zeroes
@@ -45,7 +45,7 @@ func TestRollbackToSnapshot(t *testing.T) {
 	a.snap("undo")
 	b.snap("peer")
 	plan, err := a.vol.PlanSnapshotRollback("s")
-	if err != nil || plan.Refused != "" || plan.Writes != 14 || plan.Restores < 12*100*rigBlock || plan.Resumes {
+	if err != nil || plan.Refused != "" || plan.Writes != 14 || plan.Restores < 12*20*rigBlock || plan.Resumes {
 		t.Fatalf("the plan is %+v, %v", plan, err)
 	}
 	before := a.vol.Status().End

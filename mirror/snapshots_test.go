@@ -233,20 +233,23 @@ func TestSnapshotAfterAResync(t *testing.T) {
 // A snapshot is kept through a resync of its replica, and through the rollback of one.
 func TestSnapshotThroughAResync(t *testing.T) {
 	rng := seed(t)
-	u := newUndoRigOf(t, rng, 4<<20, slowResync)
-	u.b.start()
-	u.members()
+	slowly := slowerResync // a resync that is to be cut short; not the one after it
+	u := &undoRig{rig: newFakeRig(t, func(o *Options) { slowly(o) }, "a", "b"), area: 4 << 20}
+	u.a, u.b, u.c = u.pair()
+	u.c.write(0, randomly(rng, 2<<20))
+	u.c.flush()
 	u.inSync("a", "b")
 	u.b.snap("before")
 	want := storeOf(t, u.a.fake)
 	u.leave(rng)
 	u.b.start()
 	u.resyncing()
+	u.a.kill()
+	slowly = func(*Options) {}
 	if _, err := u.b.vol.CreateSnapshot(t.Context(), "half"); err == nil || !strings.Contains(err.Error(), "Inconsistent") {
 		t.Fatalf("of a replica in the middle of a resync: %v", err)
 	}
 	mustBe(t, "in the middle of a resync", u.b.snapshotView("before"), want)
-	u.a.kill()
 	u.b.rollback()
 	u.isImage()
 	mustBe(t, "rolled back", u.b.snapshotView("before"), want)

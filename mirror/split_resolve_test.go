@@ -672,7 +672,7 @@ func TestDiscardLosingWrites(t *testing.T) {
 // A losing side that cannot be kept is not overwritten: the resync waits until there
 // is room, or an operator does without.
 func TestLosingSideWaitsForRoom(t *testing.T) {
-	limit := int64(1 << 20)
+	limit := int64(256 << 10)
 	limited := func(o *Options) { o.SnapshotLimit = limit }
 	for name, row := range map[string]struct {
 		opts func(*Options)
@@ -714,14 +714,17 @@ func TestLosingSideWaitsForRoom(t *testing.T) {
 			b.restart()
 		}, true},
 	} {
+		if underRace && !row.kept {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
-			limit = 1 << 20
+			limit = 256 << 10
 			r, a, b := parted(t, row.opts)
 			rng := seed(t)
 			for _, n := range []*rigNode{a, b} {
 				c := n.attach()
 				for i := range int64(4) {
-					c.must(c.async(i<<20, randomly(rng, 1<<20)))
+					c.must(c.async(i<<20, randomly(rng, 256<<10)))
 				}
 				c.flush()
 				c.s.Close()
