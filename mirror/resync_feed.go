@@ -41,9 +41,9 @@ type feed struct {
 	data   bool // not known to read as zeroes
 }
 
-// What waits for the sender at most.
+// What waits for the sender at most; ranges alone, without their bytes.
 const (
-	feedBytes  = 4 << 20
+	feedBytes  = 16 << 20
 	feedRanges = 1024
 )
 
@@ -162,7 +162,11 @@ func (f *feeder) take(off, n int64) error {
 	}
 	cost := int64(bitmap.BlockSize)
 	if data {
-		length = min(length, MaxCompare)
+		most := int64(MaxBlockPayload)
+		if f.hash != nil {
+			most = MaxCompare
+		}
+		length = min(length, most)
 		cost = length
 	}
 	f.next = off + length
