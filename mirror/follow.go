@@ -153,7 +153,7 @@ func (l *link) receive() error {
 			return err
 		}
 		if !l.in.Buffered() {
-			if err := l.writeHeld(); err != nil {
+			if err := l.writeInTime(); err != nil {
 				return err
 			}
 			if err := l.syncInTime(); err != nil {

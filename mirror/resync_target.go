@@ -22,6 +22,7 @@ type resyncTarget struct {
 	// held are blocks that came and are not written yet, so that what many of them
 	// overwrite is preserved by one sync. The receiver's own.
 	held      []heldBlock
+	heldSince time.Time
 	heldBytes int64 // of payload
 }
 
@@ -256,6 +257,7 @@ func (l *link) block(body []byte) error {
 		return err
 	}
 	if len(r.held) == 0 {
+		r.heldSince = time.Now()
 		v.mu.Lock()
 		v.held, v.heldAt = true, v.stable
 		v.mu.Unlock()
@@ -266,6 +268,19 @@ func (l *link) block(body []byte) error {
 		return l.writeHeld()
 	}
 	return nil
+}
+
+// resyncHoldDelay is how long blocks are held for others to come, at most while
+// anything comes: a source that compares has gaps between them.
+const resyncHoldDelay = 20 * time.Millisecond
+
+// writeInTime writes what is held if that has waited long enough.
+func (l *link) writeInTime() error {
+	r := l.target.resync
+	if r == nil || len(r.held) == 0 || time.Since(r.heldSince) < resyncHoldDelay {
+		return nil
+	}
+	return l.writeHeld()
 }
 
 // writeHeld writes what is held to the store, once what it overwrites is preserved.
