@@ -30,7 +30,7 @@ endif
 export CGO_ENABLED := 0
 race: export CGO_ENABLED := 1
 
-.PHONY: help build test lint unit race allocs crash kill fuzz integration lab demo bench bench-storage cover vuln clean tools
+.PHONY: help build test lint unit race plain crash kill fuzz integration lab demo bench bench-storage cover vuln clean tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -40,7 +40,7 @@ build: ## the static binary, bin/lockstep
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lockstep ./cmd/lockstep
 
 test: ## everything that CI runs (about 20 minutes on 2 cores); FUZZTIME=2s
-	@$(if $(filter file,$(origin FUZZTIME)),FUZZTIME=2s) scripts/test tools build lint race allocs crash fuzz integration lab
+	@$(if $(filter file,$(origin FUZZTIME)),FUZZTIME=2s) scripts/test tools build lint race plain crash fuzz integration lab
 
 tools: ## install what the tests call and is missing (as root on Debian)
 	@scripts/install-tools test lab
@@ -56,8 +56,8 @@ unit: ## the fast tests: no daemon is started
 race: ## all Go tests under the race detector, a few crash rounds included
 	$(GO) test -race -timeout 1200s -run '$(RUN)' ./...
 
-allocs: ## that the hot path allocates nothing, which the race detector hides
-	$(GO) test -count=1 -run Alloc ./...
+plain: ## what the race detector hides (allocations) or only slows (tables)
+	$(GO) test -count=1 -run 'Alloc|HistoryTellsAll|SuperblockDamage|EraseJournalAcrossCrashes|ResolveSplitBrain|P4PowerLoss' ./...
 
 crash: ## crash states of journal, bitmaps, snapshots, superblock, volume; STATES=120000, SEED=
 	@scripts/crash $(STATES)

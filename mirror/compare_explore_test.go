@@ -154,6 +154,7 @@ func budgets(t *testing.T) []budget {
 // budget, the verdict never merges, drops or overwrites what one side may have
 // acknowledged, finds the common point exactly, and is the same from both sides.
 func TestHistoryTellsAll(t *testing.T) {
+	unraced(t)
 	t.Parallel()
 	for _, b := range budgets(t) {
 		t.Run(b.String(), func(t *testing.T) {

@@ -132,7 +132,7 @@ func TestP1P2SingleCopyCrash(t *testing.T) {
 	t.Parallel()
 	states := 150
 	if underRace {
-		states = 30
+		states = 10
 	}
 	// One costs as much as twenty of TestP1P2CrashStates.
 	states = max(states, crashtest.Share(t, 0.003))

@@ -150,6 +150,7 @@ func TestJournalNeedsAnEmptyDirectory(t *testing.T) {
 // directory, EraseJournal makes it fit for another create; and so does it after
 // a crash of its own.
 func TestEraseJournalAcrossCrashes(t *testing.T) {
+	unraced(t)
 	t.Parallel()
 	rng := seed(t)
 	done := false

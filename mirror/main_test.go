@@ -5,6 +5,14 @@ import (
 	"testing"
 )
 
+// unraced skips a test in which nothing is concurrent under the race detector, which
+// makes it ten times as long. "make plain" runs it.
+func unraced(t *testing.T) {
+	if underRace {
+		t.Skip("nothing in it is concurrent: make plain runs it")
+	}
+}
+
 // What these tests are about is not the machine's disk: they make their files in
 // memory where that can be had. Under TMPDIR they are where it says.
 func TestMain(m *testing.M) {

@@ -159,6 +159,9 @@ func TestResolveSplitBrain(t *testing.T) {
 	for _, d := range divergences {
 		for _, keep := range []string{"a", "b"} {
 			for _, on := range []string{"a", "b"} {
+				if underRace && (on == "a") != (len(d.name)%2 == 0) {
+					continue // make plain runs all
+				}
 				t.Run(fmt.Sprintf("%s, keep %s on %s", d.name, keep, on), func(t *testing.T) {
 					t.Parallel()
 					r, a, b := parted(t, nil)
@@ -606,7 +609,10 @@ func TestCommonRecordsComeFirst(t *testing.T) {
 func TestP4PowerLoss(t *testing.T) {
 	t.Parallel()
 	for _, victim := range []string{"a", "b"} {
-		for _, at := range []int{1, 2, 3, 5, 8, 13, 21, 34} {
+		for i, at := range []int{1, 2, 3, 5, 8, 13, 21, 34} {
+			if underRace && i%3 != 0 {
+				continue // make plain runs all
+			}
 			t.Run(fmt.Sprintf("of %s at operation %d", victim, at), func(t *testing.T) {
 				t.Parallel()
 				r, a, b, want, losing := aboutToResolve(t)

@@ -286,6 +286,7 @@ func slotOf(b []byte, i int) []byte { return b[i*SuperblockSlotSize : (i+1)*Supe
 // gone and the other is read; both, and it is an error that leaves the file as
 // it is.
 func TestSuperblockDamage(t *testing.T) {
+	unraced(t)
 	t.Parallel()
 	pristine, length := twoSlots(t)
 	rows := map[string]func(b []byte){
