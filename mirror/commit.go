@@ -87,7 +87,7 @@ func (v *Volume) advance() {
 		v.commitTo(c)
 	}
 	if s := v.queue.wholeTo(min(durable, v.committed)); s > v.stable {
-		v.evict(s)
+		v.evict(v.stable+1, s)
 		v.stable = s
 		v.completeFlushes()
 		v.pace.stable(s)
@@ -130,21 +130,16 @@ func (v *Volume) commitTo(c LSN) {
 	}
 }
 
-// evict leaves the payloads of those stable records that a sync was asked for to the
-// journal alone, if memory holds half of what it may: so what is flushed is bounded
-// by the journal, and what is not, by memory. Those that became stable before
-// somebody asked are looked at again. The applier takes none of them before they are
-// noted as stable. v.mu is held.
-func (v *Volume) evict(stable LSN) {
+// evict leaves the payloads of those records from … to, which become stable, that a
+// sync was asked for to the journal alone, if memory holds half of what it may: so
+// what is flushed is bounded by the journal, and what is not, by memory. The
+// applier takes none of them before they are noted as stable, and none that it may
+// have taken is let go of here: it holds no reference. v.mu is held.
+func (v *Volume) evict(from, to LSN) {
+	to = min(to, v.syncWant)
 	if v.detached != nil || v.queue.held <= v.opts.PendingLimit/2 {
-		v.evictedTo = stable
 		return
 	}
-	from, to := max(v.evictedTo, v.applied)+1, min(stable, v.syncWant)
-	if from > to {
-		return
-	}
-	v.evictedTo = to
 	v.pending.evict(v.queue, from, to)
 	for l := from; l <= to; l++ {
 		v.queue.evict(l)

@@ -217,7 +217,6 @@ func (v *Volume) standAt(at LSN, crc uint32) {
 	v.queue.reset(at + 1)
 	v.end, v.appended, v.durable, v.applied, v.checkpoint, v.committed = at, at, at, at, at, at
 	v.stable, v.noted, v.stableNote, v.trimmed, v.applyWant = at, at, at, 0, 0
-	v.evictedTo = 0
 	v.chain, v.noSpace = crc, false
 	for _, p := range v.peers {
 		p.bitsThrough = at

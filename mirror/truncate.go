@@ -81,7 +81,6 @@ func (v *Volume) truncateTo(c LSN, l *link, next *Generation) error {
 	v.stable, v.noted, v.stableNote = min(v.stable, c), min(v.noted, c), min(v.stableNote, c)
 	v.applied, v.checkpoint, v.trimmed = min(v.applied, c), min(v.checkpoint, c), min(v.trimmed, c)
 	v.applyWant, v.committed = min(v.applyWant, c), v.applied // nothing is pending
-	v.evictedTo = min(v.evictedTo, c)
 	v.chain = v.journal.EndCRC()
 	v.broadcast()
 	return nil

@@ -142,10 +142,9 @@ type state struct {
 	rolling     bool   // a rollback to a snapshot writes (snapshot_rollback.go)
 	image       *Image // nil unless this Secondary is read as it is (image.go)
 
-	syncWant  LSN // somebody waits for this to be durable
-	evictedTo LSN // evict need not look at these again
-	flushes   []flushWait
-	sessions  map[*session]struct{}
+	syncWant LSN // somebody waits for this to be durable
+	flushes  []flushWait
+	sessions map[*session]struct{}
 
 	peers map[string]*peer
 	// joiner is the peer that the newest generation names and that is no
