@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
 )
 
 // What happens when the replica's own disk fails (replication.md 12).
@@ -60,8 +61,13 @@ func (v *Volume) faultLocked(err error, readFrom uint32) {
 func (v *Volume) faultRead(err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.failure == nil && v.mayDetach() {
+	switch now := time.Now(); {
+	case v.failure != nil:
+	case v.mayDetach():
 		v.faultLocked(err, fromPeers)
+	case now.Sub(v.readFailed) >= time.Second: // a bad block may be asked for again and again
+		v.readFailed = now
+		v.log.Error("a read failed, and no member of the in-sync set could answer it in this replica's place", "error", err)
 	}
 }
 

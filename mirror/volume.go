@@ -9,6 +9,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/lockstep-storage/lockstep/bitmap"
 	"github.com/lockstep-storage/lockstep/block"
@@ -96,6 +97,8 @@ type state struct {
 	led     bool   // the newest generation's record is durable on every member
 	term    uint64 // counts promotions of this process: requests of another term are refused
 	failure error  // why the replica is Failed
+	// readFailed is when the last read failed that the log told of.
+	readFailed time.Time
 	// detached is why this Primary does without its disk (detach.go), and
 	// detaching that its peers' generation has not begun yet.
 	detached  error

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -207,11 +208,19 @@ func (n *Node) run(ctx context.Context, args ...string) (string, error) {
 	return out.String(), nil
 }
 
-// LogTail is the end of what the daemon printed, for messages.
+// LogTail is the end of what the daemon printed, for messages: the last errors
+// first, which what came after them may have pushed out of it.
 func (n *Node) LogTail() string {
 	b, err := os.ReadFile(n.LogFile())
 	if err != nil {
 		return err.Error()
 	}
-	return string(b[max(0, len(b)-4096):])
+	var tail strings.Builder
+	lines := strings.SplitAfter(string(b), "\n")
+	last := max(0, len(lines)-20)
+	wrong := slices.DeleteFunc(slices.Clone(lines[:last]), func(line string) bool { return !strings.Contains(line, "level=ERROR") })
+	for _, line := range append(wrong[max(0, len(wrong)-5):], lines[last:]...) {
+		tail.WriteString(line[:min(len(line), 500)])
+	}
+	return tail.String()
 }
