@@ -294,6 +294,30 @@ func TestReadPayload(t *testing.T) {
 	wantErr(t, "trimmed", j.ReadPayload(1, 0, nil), ErrTrimmed)
 }
 
+// What comes before a record in its batch, of whatever kind, leaves nothing behind:
+// here a generation, which has a payload, and then a trim, which has none.
+func TestReadPayloadBehindOtherKinds(t *testing.T) {
+	j := create(t, fakedisk.New(1), small)
+	g := &Record{LSN: 1, Generation: 7, Kind: KindGeneration, Flags: FlagLast, Payload: []byte("begins"), PayloadCRC: checksum([]byte("begins"))}
+	batch := append([]*Record{g}, records(1, g.Seal(j.EndCRC()), 7, 7)...)
+	ok(t, j.Append(batch, Notes{}, true))
+	trims := 0
+	for _, r := range batch {
+		if r.Kind == KindTrim {
+			trims++
+			continue
+		}
+		p := make([]byte, len(r.Payload))
+		ok(t, j.ReadPayload(r.LSN, 0, p))
+		if !bytes.Equal(p, r.Payload) {
+			t.Errorf("LSN %d: another payload", r.LSN)
+		}
+	}
+	if trims == 0 {
+		t.Error("the batch has no trim")
+	}
+}
+
 func TestReaderFromAnywhere(t *testing.T) {
 	j := create(t, fakedisk.New(1), small)
 	appendN(t, j, 7, 25)

@@ -39,6 +39,7 @@ func readAt(s *segment, ref batchRef, lsn LSN) (rec Record, err error) {
 		return rec, err
 	}
 	for l := c.first; l <= lsn && err == nil; l++ {
+		drop(&rec) // of the record before, if that is no write
 		err = c.read(&rec, l == lsn)
 	}
 	return rec, err
