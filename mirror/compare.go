@@ -76,7 +76,8 @@ const (
 	// None: there is no suffix.
 	None Class = iota
 	// Tentative: nothing in it can have been acknowledged without the other
-	// side, and the other side has not lost its memory since.
+	// side, and the other side has not lost its memory since, or had gone on
+	// without it before.
 	Tentative
 	// Real: it may hold writes that were acknowledged.
 	Real
@@ -137,8 +138,8 @@ type Comparison struct {
 //
 // Where the table leaves something open:
 //
-//   - A suffix is tentative by the set in its generation records and the other's
-//     incarnation alone. Who is Primary decides only who keeps a tentative one:
+//   - A suffix is tentative by the set in its generation records, and by the other's
+//     incarnation or the generation in which that went on, alone. Who is Primary decides only who keeps a tentative one:
 //     against a Primary that has nothing past the common point, a tentative
 //     suffix is truncated and a real one is judged like one against another.
 //   - Of two real suffixes without a write the Primary's stays, and otherwise the
@@ -334,16 +335,16 @@ func suffixOf(s, other stance, common LSN) Suffix {
 		First:   common + 1,
 		Last:    s.end,
 	}
-	if s.mayGiveUp(common, Member{Node: other.Node, Incarnation: other.Incarnation}) {
+	if s.mayGiveUp(common, other) {
 		x.Class = Tentative
 	}
 	return x
 }
 
 // mayGiveUp reports whether everything past common is tentative: written in
-// generations that waited for other in the incarnation that it still has, and
-// not known to be stable.
-func (s stance) mayGiveUp(common LSN, other Member) bool {
+// generations that waited for other, which never had it and has not forgotten that
+// it did, and not known to be stable.
+func (s stance) mayGiveUp(common LSN, other stance) bool {
 	if !s.leads() || common < s.Stable {
 		return false
 	}
@@ -352,11 +353,26 @@ func (s stance) mayGiveUp(common LSN, other Member) bool {
 		return false
 	}
 	for i := range s.history[first:] {
-		if !setHas(s.history[first+i].Set, other) {
+		g := &s.history[first+i]
+		k, waited := setIndex(g.Set, other.Node)
+		if !waited || g.Set[k].Incarnation != other.Incarnation && !other.neverHad(common, g.Set[k], g.Epoch) {
 			return false
 		}
 	}
 	return true
+}
+
+// neverHad reports whether s, when it was m, went on alone right past common, in a
+// higher epoch than the given one: so it had no record there by then, acknowledges
+// nothing of an older epoch since, and that it lost its memory later takes nothing
+// of that away.
+func (s stance) neverHad(common LSN, m Member, epoch uint64) bool {
+	i := s.history.index(common + 1)
+	if i < 0 {
+		return false
+	}
+	g := &s.history[i]
+	return g.First == common+1 && g.Epoch > epoch && len(g.Set) == 1 && g.Set[0] == m
 }
 
 // stays decides between two suffixes that either could give up: the higher

@@ -177,7 +177,7 @@ func TestHistoryTellsAll(t *testing.T) {
 func TestHistoryTellsAllFindsBugs(t *testing.T) {
 	for b, check := range map[bug]string{
 		resume: "S", lostHistory: "T", noTrim: "I", lengthOnly: "I", aloneLost: "T", noCut: "T", noAlone: "T", noSync: "T",
-		fewest: "S", primaryToo: "G", neverGives: "Z",
+		fewest: "S", primaryToo: "G", neverGives: "Z", staleSelf: "T",
 	} {
 		t.Run(string(b), func(t *testing.T) {
 			states, _, err := explore(newModel(budget{2, 2, 1, 1}), b)

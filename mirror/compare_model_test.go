@@ -29,6 +29,7 @@ const (
 	fewest      bug = "fewest"       // of two real suffixes the one with fewer writes gives way, not only one with none
 	primaryToo  bug = "primary_too"  // a Primary without a write gives way, too
 	neverGives  bug = "never_gives"  // nobody gives way
+	staleSelf   bug = "stale_self"   // who goes on alone is recorded in the incarnation before its memory was lost
 )
 
 const (
@@ -210,6 +211,9 @@ func (m *model) roleSteps(i int, b bug, add adder) {
 	alone[i] = n.incarnation
 	set := n.last().set
 	set[i] = n.incarnation
+	if b == staleSelf {
+		alone[i] = 1
+	}
 	if !n.primary && m.promotions > 0 {
 		s := *m
 		s.promotions--

@@ -36,6 +36,8 @@ func replica(who string, end LSN, gens ...Generation) Description {
 	}
 }
 
+func (g Generation) of(epoch uint64) Generation { g.Epoch = epoch; return g }
+
 func (d Description) as(r Role) Description          { d.Role = r; return d }
 func (d Description) stable(lsn LSN) Description     { d.Stable = lsn; return d }
 func (d Description) volume(id byte) Description     { d.Volume = ID{id}; return d }
@@ -84,6 +86,11 @@ func TestCompareTable(t *testing.T) {
 		{"tentative, tentative: the higher name stays", replica("a1", 12, both, gen(2, 11, "a1 b1")), replica("b1", 12, both), WeTruncate, 10, Tentative, Tentative},
 		{"real, real", replica("a1", 12, both, gen(2, 11, "a1")), replica("b1", 13, both, gen(3, 11, "b1")), SplitBrain, 10, Real, Real},
 		{"the other lost its memory: real", replica("a1", 12, both), replica("b2", 11, both, gen(2, 11, "a1 b2")), PeerTruncates, 10, Real, Tentative},
+		{"it did after it had gone on alone: tentative", replica("a1", 12, both), replica("b2", 12, both, gen(2, 11, "b1").of(1)), WeTruncate, 10, Tentative, Real},
+		{"it did before it went on alone: real", replica("a1", 12, both), replica("b2", 12, both, gen(2, 11, "b2").of(1)), SplitBrain, 10, Real, Real},
+		{"it did after it had gone on with another: real", replica("a1", 12, both), replica("b2", 12, both, gen(2, 11, "b1 c1").of(1)), SplitBrain, 10, Real, Real},
+		{"it did after it had gone on alone, behind another: real", replica("a1", 12, both), replica("b2", 14, both, gen(2, 11, "c1").of(1), gen(3, 13, "b1").of(2)), SplitBrain, 10, Real, Real},
+		{"it did after it had gone on alone, but had the suffix since: real", replica("a1", 13, both, gen(3, 13, "a1 b1").of(2)), replica("b2", 12, both, gen(2, 11, "b1").of(1)), SplitBrain, 10, Real, Real},
 		{"one generation of the suffix is alone: all of it is real", replica("a1", 14, both, gen(2, 11, "a1"), gen(3, 13, "a1 b1")), replica("b1", 11, both, gen(4, 11, "a1 b1")), PeerTruncates, 10, Real, Tentative},
 		{"below our noted stable: real", replica("a1", 12, both).stable(11), replica("b1", 12, both, gen(2, 11, "b1")), SplitBrain, 10, Real, Real},
 		{"at our noted stable: tentative", replica("a1", 12, both).stable(10), replica("b1", 11, both, gen(2, 11, "b1")), WeTruncate, 10, Tentative, Real},

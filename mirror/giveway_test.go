@@ -464,3 +464,45 @@ func TestSyncAcrossATruncation(t *testing.T) {
 		t.Fatalf("durable through LSN %d, noted stable %d, of a journal that ends at %d", v.durable, v.stableNote, common)
 	}
 }
+
+// A Primary dies with a write that its peer never had; the peer is promoted by
+// force, goes on alone, and loses its memory before they meet. Its generation names
+// who it was when it went on: nobody was answered for that write, so the old Primary
+// gives it up, and there is no split-brain for an operator to settle.
+func TestWentOnAloneAndLostItsMemory(t *testing.T) {
+	r := newFakeRig(t, slowToDrop, "a", "b")
+	a, b, c := r.pair()
+	c.write(0, fill(1, rigBlock))
+	c.flush()
+	r.inSync("a", "b")
+	r.gate("a", "b").hold()
+	w := c.async(0, fill(2, rigBlock))
+	r.eventually("a has the write in its journal", func() bool {
+		s := a.vol.Status()
+		return s.Durable == s.End && s.End > b.vol.Status().End
+	})
+	c.pending(w, "a write that the member does not have")
+	a.sigkill()
+	r.gate("a", "b").drop()
+	b.promote(true)
+	c = b.attach()
+	c.write(rigBlock, fill(3, rigBlock))
+	c.flush()
+	b.powerLoss(fakedisk.LoseAll)
+	r.gate("a", "b").open()
+	b.start()
+	a.start()
+	r.eventually("they have met", func() bool { return a.peer("b").SplitBrain != nil || a.peer("b").Verdict == WeTruncate.String() })
+	if s := a.peer("b").SplitBrain; s != nil {
+		t.Fatalf("a split-brain: %+v", s)
+	}
+	b.promote(false)
+	c = b.attach()
+	if got := c.read(0, 2*rigBlock); got[0] != 1 || got[rigBlock] != 3 {
+		t.Fatalf("b reads %d and %d", got[0], got[rigBlock])
+	}
+	r.inSync("b", "a")
+	if got := storeOf(t, a.fake); got[0] != 1 || got[rigBlock] != 3 {
+		t.Fatalf("a's store holds %d and %d", got[0], got[rigBlock])
+	}
+}

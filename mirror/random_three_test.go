@@ -27,9 +27,10 @@ type several struct {
 	whole     map[*rigNode]bool
 	minInSync int
 	warned    bool // the loss counter rose since all was well
-	// forced: p was promoted by force and the others may not all have followed it
-	// yet. Should it lose its memory now, nobody can tell any more that it had
-	// never heard of what the old Primary has left over.
+	// forced: p was promoted by force, with another member, and the third may not have
+	// followed it yet. Should it lose its memory now, nobody can tell any more that it
+	// had never heard of what the old Primary has left over: only who goes on alone
+	// has that on record (Compare).
 	forced bool
 }
 
@@ -231,8 +232,8 @@ func (x *several) succeed(dead *rigNode) string {
 	}
 	for _, n := range x.others(dead) {
 		if x.whole[n] && !x.down[n] {
-			x.forced = true
 			_ = x.lead(n, func() error { n.promote(true); return nil }) // or the test ends
+			x.forced = len(n.members()) > 1
 			return ", " + n.name + " leads"
 		}
 	}
