@@ -17,6 +17,7 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev
 FUZZTIME ?= 30s
 ROUNDS   ?= 50
 CUTS     ?= 8
+POINTS   ?= 200
 RUN      ?= .
 STATES   ?= 120000
 SECS     ?= 5
@@ -30,7 +31,7 @@ endif
 export CGO_ENABLED := 0
 race: export CGO_ENABLED := 1
 
-.PHONY: help build test lint unit race plain crash kill fuzz integration lab demo bench bench-storage cover vuln clean tools
+.PHONY: help build test lint unit race plain crash kill p3 fuzz integration lab demo bench bench-storage cover vuln clean tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -64,6 +65,9 @@ crash: ## crash states of journal, bitmaps, snapshots, superblock, volume; STATE
 
 kill: ## kill -9 of real daemons under load, a pair and one alone; ROUNDS=50, SEED=
 	LOCKSTEP_ROUNDS=$(ROUNDS) $(GO) test -count=1 -timeout 0 -v -run Killed ./integration/crash
+
+p3: ## the source of catch-ups and resyncs killed at 200 random points; POINTS=200, SEED=
+	LOCKSTEP_ROUNDS=$$((8 * $(POINTS))) $(GO) test -count=1 -timeout 0 -v -run TestP3 ./integration/crash
 
 fuzz: ## every fuzz target; FUZZTIME=30s each, RUN=Regexp for some
 	@scripts/fuzz '$(RUN)'

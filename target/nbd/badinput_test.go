@@ -73,7 +73,7 @@ func TestRandomBytes(t *testing.T) {
 	}
 	t.Logf("LOCKSTEP_SEED=%d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
-	r := newRig(t, memory.Sized(testSize), Options{ProgressTimeout: 50 * time.Millisecond, HandshakeTimeout: 50 * time.Millisecond})
+	r := newRig(t, memory.Sized(testSize), Options{})
 	var before, after runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&before)

@@ -436,7 +436,7 @@ func TestDisconnectFinishesRequests(t *testing.T) {
 
 // A client that sends but never reads is bounded, and does not stop others.
 func TestClientThatNeverReads(t *testing.T) {
-	r := newRig(t, memory.Sized(testSize), Options{ProgressTimeout: 200 * time.Millisecond})
+	r := newRig(t, memory.Sized(testSize), Options{ProgressTimeout: time.Second})
 	p := r.attach()
 	reads := bytes.Repeat(wire.Request{Type: wire.CmdRead, Len: 4 << 20}.Append(nil), 4096)
 	for {
