@@ -151,6 +151,28 @@ func (h History) LastWrite(end LSN) LSN {
 	return end
 }
 
+// RollingBack is the snapshot that a volume whose newest record is at end is in the
+// middle of being rolled back to; zero: it is not.
+func (h History) RollingBack(end LSN) RollbackTarget {
+	if g := h.At(end); g != nil {
+		return g.RollingBack
+	}
+	return RollbackTarget{}
+}
+
+// rollbacks counts the generations that say otherwise than those before them that the
+// volume is being rolled back.
+func (h History) rollbacks() (n int) {
+	was := RollbackTarget{}
+	for i := range h {
+		if t := h[i].RollingBack; t != was && !t.IsZero() {
+			n++
+		}
+		was = h[i].RollingBack
+	}
+	return n
+}
+
 // Common finds where two histories part: c is the newest LSN whose record both
 // hold, k the index in ours of its generation, the last common one. Without a
 // common generation k is -1 and c is 0. ourEnd and theirEnd are the LSNs at which the
