@@ -196,7 +196,10 @@ func TestHistoryOfRollbacks(t *testing.T) {
 }
 
 func TestHistoryPrune(t *testing.T) {
-	full := longHistory(MaxGenerations)
+	full, rolled := longHistory(MaxGenerations), longHistory(maxHistoryRollbacks)
+	for i := range rolled {
+		rolled[i].RollingBack = RollbackTarget{"a", fmt.Sprint(i)}
+	}
 	end := LSN(10 * MaxGenerations)
 	for _, row := range []struct {
 		name     string
@@ -205,7 +208,8 @@ func TestHistoryPrune(t *testing.T) {
 		want     int
 	}{
 		{"below the limit", full[:MaxGenerations-1], end, MaxGenerations - 1},
-		{"at the limit", full, end, prunedGenerations},
+		{"at the limit", full, end, MaxGenerations / 2},
+		{"at the limit of rollbacks", rolled, end, maxHistoryRollbacks / 2},
 		{"everything may be needed", full, 0, MaxGenerations},
 		{"the entry that contains keepFrom stays", full, 25, MaxGenerations - 2},
 	} {

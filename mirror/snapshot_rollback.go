@@ -96,6 +96,8 @@ func (v *Volume) judgeSnapshotRollback(name string) error {
 		return fmt.Errorf("clients are attached, %d of them: disconnect them first", len(v.sessions))
 	case v.rolling:
 		return errors.New("a rollback to a snapshot is under way")
+	case v.super.History.Prune(v.keepHistory()).rollbacks() >= maxHistoryRollbacks:
+		return fmt.Errorf("the history tells of %d rollbacks already, the most that it may, and a peer that is away may need them all", maxHistoryRollbacks)
 	}
 	for _, p := range v.peers {
 		if l := p.link; l != nil && l.met && l.version < rollbackVersion {
