@@ -78,14 +78,14 @@ func (v *Volume) PlanSnapshotRollback(name string) (SnapshotRollbackPlan, error)
 	if h := v.super.History; h.Holds(p.Snapshot.At, v.end) {
 		p.Writes = int64(h.Writes(p.Snapshot.At.LSN+1, v.end))
 	}
-	if err := v.judgeSnapshotRollback(name); err != nil {
+	if err := v.judgeSnapshotRollback(); err != nil {
 		p.Refused = err.Error()
 	}
 	return p, nil
 }
 
 // judgeSnapshotRollback: v.mu is held.
-func (v *Volume) judgeSnapshotRollback(name string) error {
+func (v *Volume) judgeSnapshotRollback() error {
 	if err := v.judgeSnapshot(); err != nil {
 		return err
 	}
@@ -173,7 +173,7 @@ func (v *Volume) RollbackToSnapshot(ctx context.Context, name string) (SnapshotR
 		return fail(plan, err)
 	}
 	v.mu.Lock()
-	err = v.judgeSnapshotRollback(name)
+	err = v.judgeSnapshotRollback()
 	if err == nil {
 		v.rolling = true // Attach heeds it
 	}
