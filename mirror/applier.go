@@ -311,6 +311,7 @@ func (v *Volume) checkpointLoop() {
 		}
 		if err := v.takeCheckpoint(); err == nil {
 			v.trim()
+			v.dropBefore()
 			if idle {
 				v.clearIntent()
 			}

@@ -166,7 +166,7 @@ func (c *checker) undo() {
 func (c *checker) snapshots() {
 	for _, e := range c.super.Snapshots {
 		file := fileIn(c.dir, snapshotFile(e.ID))
-		s := SnapshotStatus{Name: e.Name, ID: e.ID, At: e.At, Created: e.Created, Peer: e.Peer, Lost: e.Lost}
+		s := SnapshotStatus{Name: e.Name, ID: e.ID, At: e.At, Created: e.Created, Peer: e.Peer, Before: e.Before, Lost: e.Lost}
 		if e.Lost == "" {
 			rep, err := snapshot.Check(c.dir, snapshotFile(e.ID), c.super.Size)
 			if err == nil && ID(rep.ID) != e.ID {

@@ -28,7 +28,8 @@
 // with remote.go. One that lost its journal is repaired (repair.go), for intent.go
 // marked what that leaves in doubt. A replica that is not Primary is read through
 // image.go. Of two that were written to apart split.go tells. Images of before are
-// kept by snapshots.go; keepers.go has what is overwritten preserved for them. Of all
+// kept by snapshots.go; keepers.go has what is overwritten preserved for them, and
+// snapshot_rollback.go goes back to one, all or nothing. Of all
 // that, an embedding program hears through events.go.
 //
 // # Invariants

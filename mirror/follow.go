@@ -97,7 +97,6 @@ func (l *link) obey(m *Proceed) error {
 			// the Primary goes on without us until we join (10a, 10c).
 			sb.exclude(l.theirs.Set, l.theirs.SetVersion)
 		}
-		sb.Snapshots = notRollingBack(sb.Snapshots)
 		if sb.Volume.IsZero() {
 			sb.Volume, sb.Protocol, sb.WriteCache = m.Volume, l.theirs.Protocol, l.theirs.WriteCache
 		}
@@ -317,6 +316,9 @@ func (l *link) generation(rec *journal.Record) (*Generation, error) {
 	err = l.journalBatch(Records{})
 	t.batch.add(held, nil)
 	if err != nil {
+		return nil, err
+	}
+	if err := l.keepBefore(&gen); err != nil {
 		return nil, err
 	}
 	v.mu.Lock()

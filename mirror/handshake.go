@@ -36,6 +36,9 @@ func (l *link) meet() error {
 // exchangeHellos has the acceptor speak first, for it chose the protocol version.
 func (l *link) exchangeHellos() error {
 	say := func() error {
+		if err := l.mayTell(l.mine.Description.History); err != nil {
+			return err
+		}
 		l.mine.Version = l.version
 		return l.write(&l.mine)
 	}
@@ -62,6 +65,22 @@ func (l *link) exchangeHellos() error {
 	}
 	l.version = l.hello.Version
 	return say()
+}
+
+// rollbackVersion is the first protocol version in which a history says that the
+// volume is, or was, being rolled back to a snapshot.
+const rollbackVersion = 3
+
+// mayTell refuses, for as long as the peer's program is older than it may be, to tell
+// it a history that it cannot read. Without what it cannot read the peer would take
+// for a whole volume what is half rolled back.
+func (l *link) mayTell(h History) error {
+	if l.version >= rollbackVersion || h.rollbacks() == 0 {
+		return nil
+	}
+	sentence := fmt.Sprintf("volume %q was rolled back to a snapshot, of which protocol version %d cannot tell: upgrade node %q", l.v.opts.Volume, l.version, l.peer.node)
+	l.end(&Refuse{Code: CodeVersion, Sentence: sentence})
+	return errors.New(sentence)
 }
 
 // judge refuses what cannot go together.
@@ -235,6 +254,9 @@ func (l *link) lead() error {
 	if err != nil {
 		return err
 	}
+	if err := l.mayTell(proceed.History); err != nil {
+		return err
+	}
 	if err := l.write(proceed); err != nil {
 		return err
 	}
@@ -333,7 +355,7 @@ func (l *link) plan() (*Proceed, error) {
 	// From here on the journal keeps what the peer lacks.
 	l.source.catchingUp, l.source.next = true, c.Common+1
 	first := v.journal.First()
-	sb := v.super
+	sb, half := v.super, v.halfRolledBack()
 	if v.detached != nil {
 		first = v.queue.first
 		if c.NeedsResync || first > c.Common+1 || !setHasNode(sb.Set, l.peer.node) {
@@ -346,6 +368,9 @@ func (l *link) plan() (*Proceed, error) {
 		v.mu.Lock()
 		l.source.catchingUp = false
 		v.mu.Unlock()
+		if half != nil { // what the peer has is an image, what it would get is none
+			return nil, fmt.Errorf("node %q has to wait for its resync: %w", l.peer.node, half)
+		}
 		return l.planResync()
 	}
 	mode := ModeCatchUp

@@ -8,12 +8,9 @@ import (
 // MaxGenerations is the most generations that a history keeps; Prune makes room.
 const MaxGenerations = 1000
 
-// What Prune leaves: enough that a peer that was away for long still finds a
-// common entry, and room to grow.
-const (
-	prunedGenerations = MaxGenerations / 2
-	leastGenerations  = 64
-)
+// leastGenerations is what Prune leaves at least: enough that a peer that was away for
+// long still finds a common entry.
+const leastGenerations = 64
 
 // Histories are immutable values: every method that changes one returns another
 // and leaves the old as it was, so a history may be shared and read concurrently.
@@ -115,15 +112,15 @@ func (h History) CutTo(end LSN) History {
 	return slices.Clip(h[:h.index(end)+1])
 }
 
-// Prune makes room in a history that has reached MaxGenerations: it drops the
-// oldest generations, but neither the one of keepFrom (the oldest LSN that may
+// Prune makes room in a history that has reached MaxGenerations, or tells of as many
+// rollbacks as one may: it drops the oldest half, but neither the one of keepFrom (the oldest LSN that may
 // have to be compared, truncated to or resynced from: at most the stable LSN
 // and any resync base), nor a later one, nor the newest 64.
 func (h History) Prune(keepFrom LSN) History {
-	if len(h) < MaxGenerations {
+	if len(h) < MaxGenerations && h.rollbacks() < maxHistoryRollbacks {
 		return h
 	}
-	drop := min(len(h)-prunedGenerations, max(h.index(keepFrom), 0), len(h)-leastGenerations)
+	drop := min(len(h)/2, max(h.index(keepFrom), 0), len(h)-leastGenerations)
 	return slices.Clone(h[drop:])
 }
 
@@ -149,6 +146,28 @@ func (h History) LastWrite(end LSN) LSN {
 		end--
 	}
 	return end
+}
+
+// RollingBack is the snapshot that a volume whose newest record is at end is in the
+// middle of being rolled back to; zero: it is not.
+func (h History) RollingBack(end LSN) RollbackTarget {
+	if g := h.At(end); g != nil {
+		return g.RollingBack
+	}
+	return RollbackTarget{}
+}
+
+// rollbacks counts the generations that say otherwise than those before them that the
+// volume is being rolled back.
+func (h History) rollbacks() (n int) {
+	was := RollbackTarget{}
+	for i := range h {
+		if t := h[i].RollingBack; t != was && !t.IsZero() {
+			n++
+		}
+		was = h[i].RollingBack
+	}
+	return n
 }
 
 // Common finds where two histories part: c is the newest LSN whose record both

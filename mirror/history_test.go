@@ -2,12 +2,14 @@ package mirror
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -119,8 +121,85 @@ func longHistory(n int) (h History) {
 	return history(h...)
 }
 
-func TestHistoryPrune(t *testing.T) {
+// rolledBackHistory is that of a volume that was rolled back once, in two generations,
+// and is in the middle of it again.
+func rolledBackHistory() History {
+	h := longHistory(6)
+	monday, tuesday, other := RollbackTarget{"a", "monday"}, RollbackTarget{"a", "tuesday"}, RollbackTarget{"z", "tuesday"}
+	h[1].RollingBack, h[2].RollingBack, h[4].RollingBack, h[5].RollingBack = monday, monday, tuesday, other
+	return h
+}
+
+// A history that tells of rollbacks has one encoding, and tells at every record
+// whether the volume is in the middle of one.
+func TestHistoryOfRollbacks(t *testing.T) {
+	h := rolledBackHistory()
+	b := golden(t, "history-v3", appendHistory(nil, h))
+	read := func(b []byte) (History, error) {
+		r := fieldReader{b: b}
+		got := r.history()
+		return got, r.end()
+	}
+	if got, err := read(b); err != nil || !reflect.DeepEqual(got, h) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	for n := range b {
+		if _, err := read(b[:n]); err == nil {
+			t.Errorf("%d bytes of %d were accepted", n, len(b))
+		}
+	}
+	for lsn, want := range map[LSN]string{0: "", 1: "", 10: "", 11: "monday", 20: "monday", 30: "monday", 31: "", 40: "", 41: "tuesday", 61: "tuesday"} {
+		if got := h.RollingBack(lsn).Snapshot; got != want {
+			t.Errorf("at LSN %d: %q, want %q", lsn, got, want)
+		}
+	}
 	full := longHistory(MaxGenerations)
+	for i := range full {
+		full[i].RollingBack = RollbackTarget{"a", strings.Repeat("s", maxSnapshotName-1) + string(rune('a'+i%2))}
+	}
+	sb := Superblock{Name: "v", Node: "n", History: full}
+	if _, err := sb.encodeSlot(0); err == nil || !strings.Contains(err.Error(), "rollbacks") {
+		t.Errorf("more rollbacks than the format takes: %v", err)
+	}
+	sb.History = slices.Clone(full[:maxHistoryRollbacks])
+	if _, err := sb.encodeSlot(0); err != nil {
+		t.Error(err)
+	}
+	for name, bad := range map[string]RollbackTarget{
+		"no node": {"", "s"}, "no name": {"a", ""}, "a long name": {"a", strings.Repeat("s", maxSnapshotName+1)}, "a long node": {strings.Repeat("n", maxName+1), "s"},
+	} {
+		h := longHistory(1)
+		h[0].RollingBack = bad
+		if (&Superblock{Name: "v", Node: "n", History: h}).check() == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	// The bytes of an entry, said otherwise than they are written.
+	one := longHistory(1)
+	one[0].RollingBack = RollbackTarget{"a", "s"}
+	b = appendHistory(nil, one)
+	if got, err := read(b); err != nil || !reflect.DeepEqual(got, one) {
+		t.Fatalf("%+v, %v", got, err)
+	}
+	tail := b[:len(b)-4] // without 2, the name's index, "s"
+	for name, end := range map[string][]byte{
+		"a flag, and none": {0}, "as before, and nothing was": {1}, "kind 3": {3}, "no such node": {2, 9, 1, 's'}, "no name": {2, 0, 0},
+	} {
+		if _, err := read(append(slices.Clone(tail), end...)); !errors.Is(err, errFormat) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	two := append(slices.Clone(tail), 2, 0, 1, 's')
+	if !bytes.Equal(two, b) {
+		t.Fatalf("%x is not %x", two, b)
+	}
+}
+
+func TestHistoryPrune(t *testing.T) {
+	full, rolled := longHistory(MaxGenerations), longHistory(maxHistoryRollbacks)
+	for i := range rolled {
+		rolled[i].RollingBack = RollbackTarget{"a", fmt.Sprint(i)}
+	}
 	end := LSN(10 * MaxGenerations)
 	for _, row := range []struct {
 		name     string
@@ -129,7 +208,8 @@ func TestHistoryPrune(t *testing.T) {
 		want     int
 	}{
 		{"below the limit", full[:MaxGenerations-1], end, MaxGenerations - 1},
-		{"at the limit", full, end, prunedGenerations},
+		{"at the limit", full, end, MaxGenerations / 2},
+		{"at the limit of rollbacks", rolled, end, maxHistoryRollbacks / 2},
 		{"everything may be needed", full, 0, MaxGenerations},
 		{"the entry that contains keepFrom stays", full, 25, MaxGenerations - 2},
 	} {

@@ -135,6 +135,9 @@ func (v *Volume) judgeImage() error {
 	case v.image != nil:
 		return no("it is already")
 	}
+	if err := v.halfRolledBack(); err != nil {
+		return no("%v", err)
+	}
 	for _, p := range v.peers {
 		if p.following {
 			return no("it follows node %q and changes with every write: part the two first with 'lockstep disconnect %s %s'", p.node, v.opts.Volume, p.node)

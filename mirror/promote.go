@@ -326,8 +326,15 @@ func (v *Volume) dropCutWrite() error {
 // begin starts a generation: its place in the history is durable before its
 // record is written (replication.md 6). edit changes the superblock and returns
 // the generation's in-sync set. The record waits in the journal and in the
-// queue like a write. v.change is held.
+// queue like a write. A rollback to a snapshot that is not through is not through in
+// it either. v.change is held.
 func (v *Volume) begin(edit func(*Superblock) ([]Member, error)) (LSN, error) {
+	return v.beginWith(edit, nil)
+}
+
+// beginWith is begin of a generation in which the volume is being rolled back to
+// target, or if that is zero is not any more; nil leaves that as it is.
+func (v *Volume) beginWith(edit func(*Superblock) ([]Member, error), target *RollbackTarget) (LSN, error) {
 	v.seq.Lock()
 	defer v.seq.Unlock()
 	gen := Generation{}
@@ -346,7 +353,10 @@ func (v *Volume) begin(edit func(*Superblock) ([]Member, error)) (LSN, error) {
 		gen.Epoch, gen.SetVersion = sb.Epoch, sb.SetVersion
 		h := sb.following(gen.First, keep)
 		if last := h.Last(); last != nil {
-			gen.Parent = last.ID
+			gen.Parent, gen.RollingBack = last.ID, last.RollingBack
+		}
+		if target != nil {
+			gen.RollingBack = *target
 		}
 		if h, err = h.Append(gen); err == nil {
 			sb.History = h

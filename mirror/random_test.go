@@ -25,10 +25,11 @@ type tossed struct {
 	alone bool
 	// warned: the loss counter rose since all was well.
 	warned bool
+	snaps  map[string]*tossedSnapshot // by name
 }
 
 // TestRandomFaults kills, restarts, cuts off, heals, promotes, demotes and replaces
-// two nodes at random, under load. No flushed write is ever lost, no acknowledged
+// two nodes at random, under load, and takes, deletes and rolls back to snapshots. No flushed write is ever lost, no acknowledged
 // one as long as a member kept its memory, nothing that was read is read
 // differently; and whenever they are healed, both replicas are the same.
 func TestRandomFaults(t *testing.T) {
@@ -37,8 +38,11 @@ func TestRandomFaults(t *testing.T) {
 	for round := range rounds {
 		if x.rng.IntN(3) > 0 || round == rounds-1 {
 			x.settle()
+			x.snapshots(round)
 		}
-		x.fault(round)
+		if !x.synced || x.rng.IntN(4) > 0 || !x.rollBack(round) {
+			x.fault(round)
+		}
 		if t.Failed() {
 			t.Fatalf("round %d\n%s", round, x.describe())
 		}
@@ -68,7 +72,7 @@ func toss(t *testing.T, opts func(*Options), minInSync int) *tossed {
 	rng := seed(t)
 	made, minInSync := drawVolume(t, rng, minInSync)
 	x := &tossed{rig: newRigMade(t, made, true, func(o *Options) { opts(o); o.MinInSync = minInSync }, "a", "b"),
-		rng: rng, m: newRegisters(t, !made.NoWriteCache), alone: minInSync == 1}
+		rng: rng, m: newRegisters(t, !made.NoWriteCache), alone: minInSync == 1, snaps: map[string]*tossedSnapshot{}}
 	x.p, x.s = x.node("a"), x.node("b")
 	x.meet()
 	x.p.promote(false)
@@ -151,7 +155,7 @@ func (x *tossed) fault(round int) {
 		x.synced = false
 	case "replace secondary":
 		s.sigkill()
-		s.createFake()
+		x.replace(s)
 		x.work()
 		s.start()
 		x.synced = false
@@ -189,7 +193,7 @@ func (x *tossed) fault(round int) {
 	case "replace primary":
 		p.sigkill()
 		l.end()
-		p.createFake()
+		x.replace(p)
 		x.lead(s, p)
 		p.start()
 		return
@@ -246,7 +250,7 @@ func (x *tossed) fault(round int) {
 		if x.made.Protocol == ProtocolB { // its acknowledgements were of what it had in memory
 			x.m.memoryLost()
 		}
-		p.createFake()
+		x.replace(p)
 		s.start()
 		x.lead(s, p)
 		p.start()
@@ -257,7 +261,7 @@ func (x *tossed) fault(round int) {
 		powerLoss(s)
 		l.end()
 		x.m.memoryLost()
-		p.createFake()
+		x.replace(p)
 		s.start()
 		x.lead(s, p)
 		p.start()

@@ -329,6 +329,7 @@ func (s *Superblock) beginAnew() (first LSN, err error) {
 	s.Disk, s.Resync, s.Excluded = Consistent, nil, false
 	s.History = History{{
 		ID: id, Parent: last.ID, Epoch: s.Epoch, First: last.First + 1, SetVersion: s.SetVersion, Set: s.Set,
+		RollingBack: last.RollingBack,
 	}}
 	return last.First + 2, nil
 }

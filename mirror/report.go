@@ -34,6 +34,9 @@ func (v *Volume) Status() Status {
 		s.Failure = err.Error()
 	}
 	s.Undo, s.Snapshots = v.undoStatus(), v.snapshotsStatus()
+	if t := v.rollingBack(); !t.IsZero() {
+		s.RollingBack, s.Unfinished = &t, v.halfRolledBack().Error()
+	}
 	for _, node := range v.opts.Peers {
 		s.Peers = append(s.Peers, v.peers[node].status())
 	}

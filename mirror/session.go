@@ -26,9 +26,8 @@ func (v *Volume) Attach(ctx context.Context, revoked func(error)) (block.Session
 		if !v.serving || v.closing || v.term != term {
 			return false, v.notServing()
 		}
-		if name := v.rollingBackTo(); name != "" || v.rolling {
-			return false, fmt.Errorf("volume %q on node %q is in the middle of being rolled back to a snapshot: 'lockstep snapshot rollback %s %s' finishes that, "+
-				"and deleting the snapshot gives it up: %w", v.opts.Volume, v.opts.Node, v.opts.Volume, name, block.ErrNotServing)
+		if err := v.halfRolledBack(); err != nil {
+			return false, fmt.Errorf("%w: %w", block.ErrNotServing, err)
 		}
 		return v.committed >= settled, nil
 	})

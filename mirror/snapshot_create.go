@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,23 +33,7 @@ func (v *Volume) CreateSnapshot(ctx context.Context, name string) (SnapshotStatu
 	if err := checkSnapshotName(name); err != nil {
 		return fail(err)
 	}
-	v.mu.Lock()
-	target := v.queue.wholeTo(v.end)
-	err := v.roomFor(v.super.Snapshots, name)
-	v.mu.Unlock()
-	for err == nil {
-		if err = v.awaitApplied(ctx, target); err != nil {
-			break
-		}
-		_, err = v.takeSnapshot(SnapshotEntry{Name: name}, func() (LSN, error) { return v.imageAt(target) })
-		if err == nil {
-			break
-		}
-		if errors.Is(err, errAgain) {
-			err = ctx.Err()
-		}
-	}
-	if err != nil {
+	if err := v.createSnapshot(ctx, SnapshotEntry{Name: name}); err != nil {
 		return fail(err)
 	}
 	list := v.Snapshots()
@@ -59,29 +44,56 @@ func (v *Volume) CreateSnapshot(ctx context.Context, name string) (SnapshotStatu
 	return list[i], nil
 }
 
+func (v *Volume) createSnapshot(ctx context.Context, e SnapshotEntry) error {
+	v.mu.Lock()
+	target := v.queue.wholeTo(v.end)
+	err := v.roomFor(v.super.Snapshots, e.Name)
+	v.mu.Unlock()
+	for err == nil {
+		if err = v.awaitApplied(ctx, target); err != nil {
+			break
+		}
+		_, err = v.takeSnapshot(e, func() (LSN, error) { return v.imageAt(target) })
+		if err == nil {
+			break
+		}
+		if errors.Is(err, errAgain) {
+			err = ctx.Err()
+		}
+	}
+	return err
+}
+
 // DeleteSnapshot ends a snapshot, a lost one too, and gives its space back. Whoever
-// reads it is told.
+// reads it is told. In the middle of a rollback it refuses to delete a whole one that
+// the rollback could be finished with, or taken back.
 func (v *Volume) DeleteSnapshot(name string) error {
 	s, lost := v.kept(name)
 	if lost != nil && !errors.Is(lost, ErrSnapshotLost) {
 		return lost
 	}
-	found, rolling := false, false
+	found, needed := false, error(nil)
 	err := v.commitSuper(func(sb *Superblock) {
+		v.mu.Lock()
+		target, half := v.rollingBack(), v.halfRolledBack()
+		v.mu.Unlock()
 		sb.Snapshots = slices.DeleteFunc(slices.Clone(sb.Snapshots), func(e SnapshotEntry) bool {
 			mine := e.Name == name && (s == nil || e.ID == s.id)
-			found, rolling = found || mine, rolling || mine && e.RollingBack
-			return mine
+			if mine && e.Lost == "" && half != nil && (e.Before || target == RollbackTarget{v.opts.Node, name}) {
+				needed = half
+			}
+			found = found || mine
+			return mine && needed == nil
 		})
 	})
 	if err != nil {
 		return err
 	}
+	if needed != nil {
+		return fmt.Errorf("snapshot %q is not deleted: %w", name, needed)
+	}
 	if !found {
 		return fmt.Errorf("snapshot %q of volume %q: %w", name, v.opts.Volume, ErrNoSnapshot)
-	}
-	if rolling {
-		v.log.Warn("the rollback to a snapshot was given up: the volume is in part what it was, in part what it is", "snapshot", name)
 	}
 	if s != nil {
 		v.drop(s, fmt.Errorf("snapshot %q of volume %q was deleted", name, v.opts.Volume))
@@ -208,6 +220,9 @@ func (v *Volume) takeSnapshot(e SnapshotEntry, choose func() (LSN, error)) (*kep
 	at := LSN(0)
 	if err == nil {
 		at, err = choose()
+	}
+	if g := v.super.History.At(at); err == nil && g != nil && !g.RollingBack.IsZero() {
+		err = cmp.Or(v.halfRolledBack(), errAgain)
 	}
 	if err != nil {
 		v.mu.Unlock()

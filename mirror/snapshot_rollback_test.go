@@ -73,17 +73,19 @@ func TestRollbackToSnapshot(t *testing.T) {
 }
 
 // An end in the middle, by a crash or by whoever asked, leaves a volume that serves
-// nobody until the rollback is done again, which finishes it, or is given up.
+// nobody until the rollback is done again, which finishes it, or taken back, or given up.
 func TestRollbackToSnapshotInterrupted(t *testing.T) {
 	for name, row := range map[string]struct {
-		peers         []string
-		crash, giveUp bool
+		peers []string
+		crash bool
+		end   string
 	}{
-		"a crash":           {nil, true, false},
-		"a crash, given up": {nil, true, true},
-		"cancelled":         {[]string{"b"}, false, false},
+		"a crash":             {nil, true, "finish"},
+		"a crash, taken back": {nil, true, "take back"},
+		"a crash, given up":   {nil, true, "give up"},
+		"cancelled":           {[]string{"b"}, false, "finish"},
 	} {
-		if underRace && row.giveUp {
+		if underRace && row.end != "finish" {
 			continue
 		}
 		t.Run(name, func(t *testing.T) {
@@ -125,8 +127,23 @@ func TestRollbackToSnapshotInterrupted(t *testing.T) {
 			if plan, err := a.vol.PlanSnapshotRollback("s"); err != nil || !plan.Resumes || plan.Refused != "" {
 				t.Fatalf("%+v, %v", plan, err)
 			}
-			if row.giveUp {
-				if err := a.vol.DeleteSnapshot("s"); err != nil {
+			for _, name := range []string{"s", beforeRollback} {
+				if err := a.vol.DeleteSnapshot(name); err == nil || !strings.Contains(err.Error(), "half old, half new") {
+					t.Fatalf("%s is needed, and deleted: %v", name, err)
+				}
+			}
+			if _, err := a.vol.CreateSnapshot(t.Context(), "mixture"); err == nil || !strings.Contains(err.Error(), "half old, half new") {
+				t.Fatalf("a mixture became a snapshot: %v", err)
+			}
+			switch row.end {
+			case "take back":
+				if _, err := a.vol.RollbackToSnapshot(t.Context(), beforeRollback); err != nil {
+					t.Fatal(err)
+				}
+				mustBe(t, "a, taken back", a.attach().read(0, rigSize), since)
+				return
+			case "give up":
+				if err := a.vol.GiveUpRollback(); err != nil {
 					t.Fatal(err)
 				}
 				for i, x := range a.attach().read(0, rigSize) {
@@ -142,7 +159,11 @@ func TestRollbackToSnapshotInterrupted(t *testing.T) {
 			c := a.attach()
 			mustBe(t, "a", c.read(0, rigSize), want)
 			c.flush()
+			if list := a.vol.Snapshots(); len(list) != 1 {
+				t.Errorf("what was before is kept: %+v", list)
+			}
 			for _, name := range row.peers {
+				r.eventually("what was before goes", func() bool { return len(r.node(name).vol.Snapshots()) == 0 })
 				r.inSync("a", name)
 				mustBe(t, name, storeOf(t, r.node(name).fake), want)
 			}

@@ -56,6 +56,9 @@ type SnapshotStatus struct {
 	// Peer is with whom the replica was in a split-brain, if this is its side, which it
 	// gave up; "" if somebody asked for the snapshot.
 	Peer string `json:"peer,omitempty"`
+	// Before: it is what the replica held before the rollback to another snapshot that
+	// is under way, and goes when that is through.
+	Before bool `json:"before,omitempty"`
 	// Lost is why nothing can be read from it any more; "" if it is whole.
 	Lost string `json:"lost,omitempty"`
 	// Image is what is read of it, nil if nothing is.
@@ -178,17 +181,20 @@ func (v *Volume) Snapshots() []SnapshotStatus {
 // snapshotsStatus: v.mu is held.
 func (v *Volume) snapshotsStatus() []SnapshotStatus {
 	list := []SnapshotStatus{}
-	k := v.keepers.Load()
+	k, target := v.keepers.Load(), RollbackTarget{v.opts.Node, ""}
+	if t := v.rollingBack(); t.Node == v.opts.Node {
+		target = t
+	}
 	for _, e := range v.super.Snapshots {
-		s := SnapshotStatus{Name: e.Name, ID: e.ID, At: e.At, Created: e.Created, Limit: v.opts.SnapshotLimit, Peer: e.Peer, Lost: e.Lost}
-		if e.RollingBack {
+		s := SnapshotStatus{Name: e.Name, ID: e.ID, At: e.At, Created: e.Created, Limit: v.opts.SnapshotLimit, Peer: e.Peer, Before: e.Before, Lost: e.Lost}
+		if e.Name == target.Snapshot {
 			s.Rollback = &RollbackProgress{}
 		}
 		if k != nil {
 			if i := slices.IndexFunc(k.snaps, func(s *keptSnapshot) bool { return s.id == e.ID }); i >= 0 {
 				x := k.snaps[i]
 				s.Preserved, s.Used, s.Image = x.file.Preserved(), x.file.Used(), x.image.status()
-				if e.RollingBack {
+				if s.Rollback != nil {
 					*s.Rollback = RollbackProgress{x.done.Load(), x.total.Load()}
 				}
 			}
@@ -275,17 +281,6 @@ func settledSnapshots(list []SnapshotEntry) []SnapshotEntry {
 	for _, e := range list {
 		if e.Settling {
 			list = editSnapshot(list, e.ID, func(e *SnapshotEntry) { e.Settling = false })
-		}
-	}
-	return list
-}
-
-// notRollingBack: another Primary goes on with the volume, whatever became of a
-// rollback that this node was in the middle of.
-func notRollingBack(list []SnapshotEntry) []SnapshotEntry {
-	for _, e := range list {
-		if e.RollingBack {
-			list = editSnapshot(list, e.ID, func(e *SnapshotEntry) { e.RollingBack = false })
 		}
 	}
 	return list

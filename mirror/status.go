@@ -49,6 +49,11 @@ type Status struct {
 	// Undo is what a bitmap resync, of which this replica is the target, can be
 	// rolled back by; nil if there is none.
 	Undo *UndoStatus `json:"undo,omitempty"`
+	// RollingBack is the snapshot that the volume is in the middle of being rolled back
+	// to, and Unfinished says for people what that means and what to run; nil and ""
+	// while it is not.
+	RollingBack *RollbackTarget `json:"rollingBack,omitempty"`
+	Unfinished  string          `json:"unfinished,omitempty"`
 	// Snapshots of this replica, oldest first.
 	Snapshots []SnapshotStatus `json:"snapshots"`
 	// Failure says why the disk state is Failed or Diskless.

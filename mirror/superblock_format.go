@@ -14,7 +14,8 @@ import (
 //
 //	offset size field
 //	 0     8    magic "LOCKSTSB"
-//	 8     4    format version: 1, 2 with an undo, 3 with snapshots
+//	 8     4    format version: 1, 2 with an undo, 3 with snapshots, 4 with a
+//	           rollback in the history or a snapshot of before one
 //	12     4    slot number, 0 or 1
 //	16     8    sequence number
 //	24     4    length of the body, bytes
@@ -49,23 +50,25 @@ import (
 //
 //	 1    undo           (as in version 2; 0 none)
 //	16    its id         (zero without one)
-//	 1    snapshots      (1 to 16), and per snapshot
+//	 1    snapshots      (1 to 16; 0 in version 4), and per snapshot
 //	 -      name         (1 length byte, up to 64 bytes)
 //	16      id of its file
 //	24      the newest record in the image: 16 generation, 8 LSN
 //	 8      when it was created, nanoseconds since 1970 UTC
-//	 1      flags        (1 settling, 2 rolling back)
+//	 1      flags        (1 settling; 2 rolling back, which version 3 said in place of the
+//	                     history; 4 of before a rollback, in version 4)
 //	 -      peer         (1 length byte, up to 255 bytes; empty: a user's)
 //	 -      why it is lost (1 length byte, up to 255 bytes; empty: it is whole)
 //
 // All little-endian. The 32 header bytes mean the same in every version. A slot
 // that was never written is all zeroes.
 const (
-	superblockMagic   = "LOCKSTSB"
-	superblockVersion = 3
-	superblockPlain   = 1 // with neither undo nor snapshots
-	superblockUndo    = 2 // without snapshots
-	superblockHeader  = 32
+	superblockMagic     = "LOCKSTSB"
+	superblockVersion   = 4
+	superblockPlain     = 1 // with neither undo nor snapshots
+	superblockUndo      = 2 // without snapshots
+	superblockSnapshots = 3 // without rollbacks
+	superblockHeader    = 32
 
 	// SuperblockSlotSize is the length of one slot, bytes.
 	SuperblockSlotSize = 256 << 10
@@ -77,7 +80,8 @@ const _ = uint(SuperblockSlotSize - superblockHeader - 4096 - MaxMembers*(1+maxN
 // Flags of a snapshot.
 const (
 	entrySettling    = 1
-	entryRollingBack = 2
+	entryRollingBack = 2 // of version 3
+	entryBefore      = 4 // of version 4
 )
 
 // maxSnapshotEntry is the most bytes of one.
@@ -194,8 +198,10 @@ func (s *Superblock) appendBody(b []byte) []byte {
 // what it does not know of.
 func (s *Superblock) version() uint32 {
 	switch {
-	case len(s.Snapshots) > 0:
+	case s.History.rollbacks() > 0 || slices.ContainsFunc(s.Snapshots, func(e SnapshotEntry) bool { return e.Before }):
 		return superblockVersion
+	case len(s.Snapshots) > 0:
+		return superblockSnapshots
 	case s.Resync == nil || s.Resync.Undo.IsZero():
 		return superblockPlain
 	}
@@ -219,8 +225,8 @@ func (e *SnapshotEntry) append(b []byte) []byte {
 	if e.Settling {
 		flags |= entrySettling
 	}
-	if e.RollingBack {
-		flags |= entryRollingBack
+	if e.Before {
+		flags |= entryBefore
 	}
 	return appendString(appendString(append(b, flags), e.Peer), e.Lost)
 }
@@ -293,10 +299,14 @@ func decodeBody(b []byte, version uint32) (Superblock, error) {
 		r.undo(s.Resync, version > superblockUndo)
 	}
 	if version > superblockUndo {
-		s.Snapshots = r.snapshots()
+		s.Snapshots = r.snapshots(version, &s)
 	}
 	if err := r.end(); err != nil {
 		return Superblock{}, err
+	}
+	// One superblock has one encoding, but for what version 3 says of a rollback.
+	if v := s.version(); v != version && (version != superblockSnapshots || v != superblockVersion) {
+		return Superblock{}, fmt.Errorf("%w: what it holds is of version %d", errFormat, v)
 	}
 	return s, nil
 }
@@ -321,18 +331,30 @@ func (r *fieldReader) resyncMark() *ResyncMark {
 	return &ResyncMark{JournalLost: kind == 2, Base: r.position(), Source: r.string()}
 }
 
-func (r *fieldReader) snapshots() (list []SnapshotEntry) {
+// snapshots reads the list. In version 3 an entry says that the volume is being rolled
+// back to it, which the superblock's history says from now on.
+func (r *fieldReader) snapshots(version uint32, s *Superblock) (list []SnapshotEntry) {
 	n := int(r.enum("the number of snapshots", MaxSnapshots+1))
-	if n == 0 {
-		r.fail("no snapshot in a format that is for them")
+	known := byte(entrySettling | entryBefore)
+	if version == superblockSnapshots {
+		known = entrySettling | entryRollingBack
+		if n == 0 {
+			r.fail("no snapshot in a format that is for them")
+		}
 	}
 	for i := 0; i < n && r.err == nil; i++ {
 		e := SnapshotEntry{Name: r.string(), ID: r.id(), At: r.position(), Created: time.Unix(0, int64(r.u64()))}
-		flags := r.enum("a snapshot's flags", entrySettling+entryRollingBack+1)
-		e.Settling, e.RollingBack = flags&entrySettling != 0, flags&entryRollingBack != 0
+		flags := r.u8()
+		if flags&^known != 0 {
+			r.fail("a snapshot's flags are %#x, those known are %#x", flags, known)
+		}
+		e.Settling, e.Before = flags&entrySettling != 0, flags&entryBefore != 0
 		e.Peer, e.Lost = r.string(), r.string()
 		if err := e.check(); err != nil && r.err == nil {
 			r.fail("%v", err)
+		}
+		if last := s.History.Last(); flags&entryRollingBack != 0 && last != nil {
+			last.RollingBack = RollbackTarget{Node: s.Node, Snapshot: e.Name}
 		}
 		list = append(list, e)
 	}

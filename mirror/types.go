@@ -90,7 +90,20 @@ type Generation struct {
 	First      LSN      `json:"first"` // of its generation record
 	SetVersion uint64   `json:"setVersion"`
 	Set        []Member `json:"set"` // sorted by node
+	// RollingBack is set while the volume is being rolled back to a snapshot: what a
+	// record of this generation leaves is half old, half new (snapshot_rollback.go).
+	RollingBack RollbackTarget `json:"rollingBack,omitzero"`
 }
+
+// A RollbackTarget names the snapshot that a volume is being rolled back to. The zero
+// RollbackTarget is none.
+type RollbackTarget struct {
+	Node     string `json:"node"`     // on which the snapshot is
+	Snapshot string `json:"snapshot"` // its name, at most 64 bytes
+}
+
+// IsZero reports whether t is none.
+func (t RollbackTarget) IsZero() bool { return t == RollbackTarget{} }
 
 // Tag is what the generation's records carry.
 func (g *Generation) Tag() uint64 {
@@ -154,8 +167,9 @@ type SnapshotEntry struct {
 	Peer string
 	// Settling: the resync that overwrites that side is not through.
 	Settling bool
-	// RollingBack: the volume is being rolled back to the image.
-	RollingBack bool
+	// Before: it is what the replica held before the rollback that is under way, and
+	// goes when that is through.
+	Before bool
 	// Lost is why nothing can be read from it any more; "" if it is whole.
 	Lost string
 }

@@ -18,6 +18,8 @@ func FuzzFrame(f *testing.F) {
 	f.Add(byte(FrameBlock), (&Block{Length: 4096, LSN: 9}).Encode(nil))
 	f.Add(byte(FrameReadReply), (&ReadReply{ID: 3, Length: 4096, PayloadCRC: 9}).Encode(nil))
 	f.Add(byte(0), EncodeGeneration(nil, &sampleSuperblock().History[2]))
+	f.Add(byte(0), EncodeGeneration(nil, &rolledBackHistory()[1]))
+	f.Add(byte(FrameProceed), (&Proceed{From: 1, History: rolledBackHistory()}).Encode(nil))
 	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
 		if kind == 0 {
 			if g, err := DecodeGeneration(body, 5); err == nil && !bytes.Equal(EncodeGeneration(nil, &g), body) {

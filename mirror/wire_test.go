@@ -279,6 +279,11 @@ func TestRecordsVector(t *testing.T) {
 	if got, err := DecodeGeneration(payload, g.First); err != nil || !reflect.DeepEqual(got, g) {
 		t.Errorf("%+v, %v", got, err)
 	}
+	rolling := g
+	rolling.RollingBack = RollbackTarget{"a", "monday"}
+	if got, err := DecodeGeneration(golden(t, "generation-v2", EncodeGeneration(nil, &rolling)), g.First); err != nil || !reflect.DeepEqual(got, rolling) {
+		t.Errorf("%+v, %v", got, err)
+	}
 	first := journal.Record{LSN: g.First, Generation: g.Tag(), Kind: journal.KindGeneration, Flags: journal.FlagLast, Payload: payload}
 	first.PayloadCRC = crc32.Checksum(payload, journal.Castagnoli)
 	second := journal.Record{LSN: g.First + 1, Generation: g.Tag(), Kind: journal.KindTrim, Flags: journal.FlagLast, Offset: 4096, Length: 8192}
@@ -494,16 +499,18 @@ func readBlock(r *FrameReader) (*block.Buffer, error) {
 }
 
 func TestPreamble(t *testing.T) {
-	want := Preamble{Min: 1, Max: 2, Nonce: ID{5}, Volume: "vol", Node: "a"}
+	want := Preamble{Min: 1, Max: 3, Nonce: ID{5}, Volume: "vol", Node: "a"}
 	var b bytes.Buffer
 	if err := WritePreamble(&b, want); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "preamble-v2", b.Bytes())
-	golden(t, "preamble-v1", (&Preamble{Min: 1, Max: 1, Nonce: ID{5}, Volume: "vol", Node: "a"}).encode())
+	golden(t, "preamble-v3", b.Bytes())
+	for older := uint16(1); older < 3; older++ {
+		golden(t, fmt.Sprintf("preamble-v%d", older), (&Preamble{Min: 1, Max: older, Nonce: ID{5}, Volume: "vol", Node: "a"}).encode())
+	}
 	sent := b.Bytes()
 	got, version, err := ReadPreamble(bytes.NewReader(sent))
-	if err != nil || version != 2 || got != want {
+	if err != nil || version != 3 || got != want {
 		t.Fatalf("%+v, version %d, %v", got, version, err)
 	}
 	var wrong *VersionError
@@ -521,9 +528,10 @@ func TestPreamble(t *testing.T) {
 		least, greatest, want uint16
 		says                  string
 	}{
-		{1, 9, 2, ""},
+		{1, 9, 3, ""},
 		{1, 1, 1, ""},
-		{3, 4, 0, "upgrade this node"},
+		{2, 2, 2, ""},
+		{4, 5, 0, "upgrade this node"},
 		{0, 0, 0, "upgrade the peer"},
 		{5, 1, 0, "versions 5 to 1"},
 	} {

@@ -100,6 +100,9 @@ func adminHandler(n *Node) http.Handler {
 	on("POST /v1/volumes/{name}/rollback", with(func(r *http.Request, _ struct{}) (any, error) {
 		return n.rollback(r.Context(), name(r))
 	}))
+	on("POST /v1/volumes/{name}/rollback/give-up", with(func(r *http.Request, _ struct{}) (any, error) {
+		return n.giveUpRollback(name(r))
+	}))
 	snapshot := func(r *http.Request) string { return r.PathValue("snapshot") }
 	on("GET /v1/volumes/{name}/snapshots", func(r *http.Request) (any, error) {
 		return n.snapshots(name(r))

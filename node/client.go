@@ -143,6 +143,11 @@ func (c *Client) RollbackToSnapshot(ctx context.Context, name, snapshot string) 
 	return call[Snapshot](ctx, c, http.MethodPost, snapshotPath(name, snapshot, "/rollback"), nil)
 }
 
+// GiveUpRollback takes a volume that is half rolled back to a snapshot as it is.
+func (c *Client) GiveUpRollback(ctx context.Context, name string) (VolumeStatus, error) {
+	return call[VolumeStatus](ctx, c, http.MethodPost, volumePath(name, "/rollback/give-up"), nil)
+}
+
 // SplitBrains asks what is known of the split-brains that the volume is in.
 func (c *Client) SplitBrains(ctx context.Context, name string) ([]mirror.SplitReport, error) {
 	return call[[]mirror.SplitReport](ctx, c, http.MethodGet, volumePath(name, "/split"), nil)

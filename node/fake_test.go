@@ -172,6 +172,8 @@ func (v *fakeVolume) RollbackToSnapshot(context.Context, string) (mirror.Snapsho
 	return mirror.SnapshotRollbackPlan{}, errors.New("2 clients are attached")
 }
 
+func (v *fakeVolume) GiveUpRollback() error { return errors.New("there is none") }
+
 func (v *fakeVolume) PlanResolve(o mirror.ResolveOptions) (mirror.SplitPlan, error) {
 	return mirror.SplitPlan{Volume: v.o.Volume, Keep: o.Keep, Next: []mirror.SplitStep{}}, nil
 }

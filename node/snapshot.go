@@ -51,25 +51,27 @@ func (n *Node) snapshot(name, snapshot string) (Snapshot, error) {
 
 // changeSnapshot runs f on a volume and gives what became of one of its snapshots.
 func (n *Node) changeSnapshot(name, snapshot string, f func(v volume) error) (Snapshot, error) {
-	_, err := n.change(name, func(v volume) error {
-		err := f(v)
-		var known *Error
-		switch {
-		case err == nil || errors.As(err, &known):
-			return err
-		case errors.Is(err, mirror.ErrNoSnapshot):
-			return refuse(CodeNotFound, "%v", err)
-		case errors.Is(err, mirror.ErrSnapshotExists):
-			return refuse(CodeExists, "%v", err)
-		case errors.Is(err, mirror.ErrFailed):
-			return err
-		}
-		return refuse(CodeRefused, "%v", err)
-	})
+	_, err := n.change(name, func(v volume) error { return snapshotError(f(v)) })
 	if err != nil {
 		return Snapshot{}, err
 	}
 	return n.snapshot(name, snapshot)
+}
+
+// snapshotError gives an error of the volume its code.
+func snapshotError(err error) error {
+	var known *Error
+	switch {
+	case err == nil || errors.As(err, &known):
+		return err
+	case errors.Is(err, mirror.ErrNoSnapshot):
+		return refuse(CodeNotFound, "%v", err)
+	case errors.Is(err, mirror.ErrSnapshotExists):
+		return refuse(CodeExists, "%v", err)
+	case errors.Is(err, mirror.ErrFailed):
+		return err
+	}
+	return refuse(CodeRefused, "%v", err)
 }
 
 func (n *Node) createSnapshot(ctx context.Context, name string, r SnapshotRequest) (Snapshot, error) {
@@ -83,7 +85,7 @@ func (n *Node) deleteSnapshot(name, snapshot string) error {
 	if _, err := n.snapshot(name, snapshot); err != nil {
 		return err
 	}
-	_, err := n.change(name, func(v volume) error { return v.DeleteSnapshot(snapshot) })
+	_, err := n.change(name, func(v volume) error { return snapshotError(v.DeleteSnapshot(snapshot)) })
 	return err
 }
 
@@ -132,11 +134,22 @@ func (n *Node) planSnapshotRollback(name, snapshot string) (mirror.SnapshotRollb
 // rollbackToSnapshot has a volume be what it was. Whoever asked may go away: half of
 // it is worse than all.
 func (n *Node) rollbackToSnapshot(ctx context.Context, name, snapshot string) (Snapshot, error) {
-	if _, err := n.snapshot(name, snapshot); err != nil {
+	was, err := n.snapshot(name, snapshot)
+	if err != nil {
 		return Snapshot{}, err
 	}
-	return n.changeSnapshot(name, snapshot, func(v volume) error {
+	s, err := n.changeSnapshot(name, snapshot, func(v volume) error {
 		_, err := v.RollbackToSnapshot(context.WithoutCancel(ctx), snapshot)
 		return err
 	})
+	if known := (*Error)(nil); was.Before && errors.As(err, &known) && known.Code == CodeNotFound {
+		was.Rollback = nil
+		return was, nil // it has done its work, and is dropped
+	}
+	return s, err
+}
+
+// giveUpRollback takes a volume that is half rolled back to a snapshot as it is.
+func (n *Node) giveUpRollback(name string) (VolumeStatus, error) {
+	return n.change(name, func(v volume) error { return snapshotError(v.GiveUpRollback()) })
 }

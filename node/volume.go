@@ -31,6 +31,7 @@ type volume interface {
 	OpenSnapshot(name string) (*mirror.Image, error)
 	PlanSnapshotRollback(name string) (mirror.SnapshotRollbackPlan, error)
 	RollbackToSnapshot(ctx context.Context, name string) (mirror.SnapshotRollbackPlan, error)
+	GiveUpRollback() error
 	PlanResolve(o mirror.ResolveOptions) (mirror.SplitPlan, error)
 	ResolveSplit(ctx context.Context, o mirror.ResolveOptions) (mirror.SplitPlan, error)
 	SplitBrains() ([]mirror.SplitReport, error)

@@ -19,14 +19,14 @@ func snapshotCommand() *cli.Command {
 		Name:  "snapshot",
 		Usage: "keep, read and go back to images of a volume at one point of its order",
 		UsageText: "lockstep snapshot create VOLUME NAME\nlockstep snapshot list VOLUME\nlockstep snapshot export VOLUME NAME --read-only\n" +
-			"lockstep snapshot unexport VOLUME NAME\nlockstep snapshot rollback VOLUME NAME [--dry-run] [--yes]\nlockstep snapshot delete VOLUME NAME [--dry-run] [--yes]",
+			"lockstep snapshot unexport VOLUME NAME\nlockstep snapshot rollback VOLUME NAME [--dry-run] [--yes]\nlockstep snapshot give-up VOLUME [--dry-run] [--yes]\nlockstep snapshot delete VOLUME NAME [--dry-run] [--yes]",
 		Description: "A snapshot is of this node's replica, Primary or not, and is kept on this node alone, in its\n" +
 			"data directory. It costs the old content of what is overwritten since, and the write that\n" +
 			"overwrites a block first waits for that. With no room it is lost, and the volume goes on.\n" +
 			"The losing side of a split-brain is kept as one, too (`lockstep split resolve`).\n\n" +
 			"EXAMPLES:\n  lockstep snapshot create data monday\n  lockstep snapshot list data\n  lockstep snapshot export data monday --read-only\n  lockstep snapshot rollback data monday --dry-run",
 		Subcommands: []*cli.Command{
-			snapshotCreateCommand(), snapshotListCommand(), snapshotExportCommand(), snapshotUnexportCommand(), snapshotRollbackCommand(), snapshotDeleteCommand(),
+			snapshotCreateCommand(), snapshotListCommand(), snapshotExportCommand(), snapshotUnexportCommand(), snapshotRollbackCommand(), snapshotGiveUpCommand(), snapshotDeleteCommand(),
 		},
 		HideHelpCommand: true,
 		Action: func(c *cli.Context) error {
@@ -183,7 +183,12 @@ func typedName(c *cli.Context, name string) bool {
 	if c.Bool("yes") {
 		return true
 	}
-	fmt.Fprintf(c.App.ErrWriter, "Type the snapshot's name to go on: ")
+	return typed(c, "snapshot", name)
+}
+
+// typed has the user type the name of something.
+func typed(c *cli.Context, what, name string) bool {
+	fmt.Fprintf(c.App.ErrWriter, "Type the %s's name to go on: ", what)
 	answer, _ := bufio.NewReader(c.App.Reader).ReadString('\n')
 	return strings.TrimSpace(answer) == name
 }
@@ -221,6 +226,9 @@ func snapshotState(s *node.Snapshot) string {
 	if s.Peer != "" {
 		state += ", the losing side of the split-brain with " + s.Peer
 	}
+	if s.Before {
+		state += ", of before a rollback, and dropped once that is through"
+	}
 	if s.Export != "" && s.Image != nil {
 		state += fmt.Sprintf(", exported read-only as %s, %s", s.Export, counted(s.Image.Sessions, "client"))
 	}
@@ -233,7 +241,7 @@ func snapshotState(s *node.Snapshot) string {
 // rollingBack says how far a rollback has come.
 func rollingBack(p *mirror.RollbackProgress) string {
 	if p.Total == 0 {
-		return "a rollback to it was interrupted: do it again, or delete it"
+		return "a rollback to it was interrupted: do it again"
 	}
 	return fmt.Sprintf("the volume is being rolled back to it: %d%%, %s of %s", 100*p.Done/p.Total, humanize.IBytes(uint64(p.Done)), humanize.IBytes(uint64(p.Total)))
 }

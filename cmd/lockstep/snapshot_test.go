@@ -20,6 +20,7 @@ func sampleSnapshots() []node.Snapshot {
 		{SnapshotStatus: mirror.SnapshotStatus{Name: "tuesday", At: mirror.Position{LSN: 1600}, Created: at, Lost: "snapshot is full"}},
 		{SnapshotStatus: mirror.SnapshotStatus{Name: "wednesday", At: mirror.Position{LSN: 1700}, Created: at, Preserved: 1 << 20, Rollback: &mirror.RollbackProgress{Done: 1 << 19, Total: 1 << 20}}},
 		{SnapshotStatus: mirror.SnapshotStatus{Name: "thursday", At: mirror.Position{LSN: 1800}, Created: at, Rollback: &mirror.RollbackProgress{}}},
+		{SnapshotStatus: mirror.SnapshotStatus{Name: "before-rollback", At: mirror.Position{LSN: 1900}, Created: at, Before: true}},
 	}
 }
 
@@ -68,11 +69,16 @@ func TestSnapshotCommands(t *testing.T) {
 		{"", "rollback data monday --dry-run --json", exitOK, plan, `"writes": 12`},
 		{"data\n", "rollback data monday", exitFailure, plan, "the snapshot's name was not typed in"},
 		{"", "rollback data monday --yes", exitOK, plan + "; POST " + path + "/monday/rollback null", "the volume is rolled back to it, LSN 1319"},
+		{"", "give-up data --dry-run", exitOK, "GET /v1/volumes/data", "half old, half new"},
+		{"", "give-up data --dry-run --json", exitOK, "GET /v1/volumes/data", "half old, half new"},
+		{"no\n", "give-up data", exitFailure, "GET /v1/volumes/data", "was not given up"},
+		{"data\n", "give-up data", exitOK, "GET /v1/volumes/data; POST /v1/volumes/data/rollback/give-up", "volume data"},
 		{"", "create data", exitUsage, "", "needs VOLUME NAME"},
 		{"", "mend data", exitUsage, "", "does not know what to do"},
 	} {
 		d := startDaemon(t)
 		d.snapshots = sampleSnapshots()
+		d.volume.Unfinished = "half old, half new"
 		d.rollback = mirror.SnapshotRollbackPlan{Volume: "data", Snapshot: d.snapshots[0].SnapshotStatus, Restores: 4096, Writes: 12}
 		args := append([]string{"snapshot"}, strings.Fields(c.args)...)
 		status, out, errOut := lockstepIn(c.in, append(args, "--socket", d.socket)...)
@@ -85,6 +91,10 @@ func TestSnapshotCommands(t *testing.T) {
 		if strings.Contains(c.args, "--json") && !json.Valid([]byte(out)) {
 			t.Errorf("%s: that is no JSON:\n%s", c.args, out)
 		}
+	}
+	whole := startDaemon(t)
+	if status, _, errOut := lockstep("snapshot", "give-up", "data", "--yes", "--socket", whole.socket); status != exitFailure || !strings.Contains(errOut, "nothing to give up") || strings.Contains(whole.take(), "POST") {
+		t.Errorf("nothing to give up: status %d, %s", status, errOut)
 	}
 	d := startDaemon(t)
 	d.rollback.Refused = "clients are attached"

@@ -20,12 +20,14 @@ func snapshotRollbackCommand() *cli.Command {
 			"client would write it, so every replica follows. EVERYTHING WRITTEN SINCE IS LOST, unless\n" +
 			"another snapshot is made first. It says how much that is and asks for the snapshot's name,\n" +
 			"unless --yes is given. The snapshot stays.\n\n" +
-			"While it goes on no client is served here, and a crash leaves it so: doing it again finishes\n" +
-			"it, deleting the snapshot gives it up. It goes on if this command is interrupted. Do not\n" +
-			"promote another node in the middle of it: that would serve a volume that is half rolled back.\n\n" +
+			"Until it is through no client is served, by no node: nobody reads what is half rolled back. It\n" +
+			"goes on if this command is interrupted. After a crash, do it again, here; or go back to what\n" +
+			"was before it, which every replica keeps meanwhile as snapshot before-rollback, on whichever\n" +
+			"node is Primary. `lockstep status` says so.\n\n" +
 			"EXAMPLES:\n" +
 			"  lockstep snapshot rollback data monday --dry-run\n" +
-			"  lockstep snapshot create data before && lockstep snapshot rollback data monday --yes",
+			"  lockstep snapshot create data before && lockstep snapshot rollback data monday --yes\n" +
+			"  lockstep snapshot rollback data before-rollback",
 		Flags: asking(
 			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "dry-run", Usage: "say what would be lost, and change nothing", DisableDefaultText: true},
@@ -64,6 +66,53 @@ func snapshotRollback(c *cli.Context, args []string) error {
 		return err
 	}
 	return printSnapshot(c, volume, s, fmt.Sprintf("the volume is rolled back to it, LSN %d", s.At.LSN))
+}
+
+func snapshotGiveUpCommand() *cli.Command {
+	return &cli.Command{
+		Name:      "give-up",
+		Usage:     "take a volume that is half rolled back to a snapshot as it is",
+		UsageText: "lockstep snapshot give-up VOLUME [--dry-run] [--yes]",
+		Description: "For a Primary that serves nobody because a rollback was interrupted, when neither the node of\n" +
+			"the snapshot nor anything of before the rollback is to be had any more. CLIENTS THEN FIND A\n" +
+			"VOLUME THAT IS IN PART WHAT IT WAS, IN PART WHAT IT WAS TO BE. It asks for the volume's name,\n" +
+			"unless --yes is given.\n\n" +
+			"EXAMPLES:\n" +
+			"  lockstep snapshot give-up data --dry-run\n" +
+			"  lockstep snapshot give-up data --yes",
+		Flags: asking(
+			&cli.BoolFlag{Name: "yes", Aliases: []string{"y"}, Usage: "do not ask", DisableDefaultText: true},
+			&cli.BoolFlag{Name: "dry-run", Usage: "say how the rollback stands, and change nothing", DisableDefaultText: true},
+			jsonFlag()),
+		Action: arguments([]string{"VOLUME"}, snapshotGiveUp),
+	}
+}
+
+func snapshotGiveUp(c *cli.Context, args []string) error {
+	volume, daemon := args[0], client(c)
+	st, err := daemon.Volume(c.Context, volume)
+	if err != nil {
+		return err
+	}
+	half := "no rollback to a snapshot is under way"
+	if st.Status != nil && st.Unfinished != "" {
+		half = st.Unfinished
+	}
+	if !c.Bool("json") {
+		fmt.Fprintf(c.App.Writer, "volume %s: %s\n", volume, half)
+	}
+	switch {
+	case c.Bool("dry-run") && c.Bool("json"):
+		return printJSON(c.App.Writer, st)
+	case c.Bool("dry-run"):
+		return nil
+	case st.Status == nil || st.Unfinished == "":
+		return fmt.Errorf("volume %q is not half rolled back: there is nothing to give up", volume)
+	case !c.Bool("yes") && !typed(c, "volume", volume):
+		return fmt.Errorf("the rollback of volume %q was not given up: its name was not typed in (--yes does without)", volume)
+	}
+	st, err = daemon.GiveUpRollback(c.Context, volume)
+	return printChanged(c, st, err)
 }
 
 // showRollback prints how far it has come, until it is done.

@@ -102,11 +102,14 @@ func volumeSentences(v node.VolumeStatus) []string {
 	if v.ResyncPaused {
 		add(": resyncs are paused here: `lockstep resync resume %s` lets them go on", v.Name)
 	}
+	if v.Unfinished != "" {
+		add(": %s", v.Unfinished)
+	}
 	for _, s := range v.Snapshots {
 		switch {
 		case s.Lost != "":
 			add(": snapshot %s is lost: %s", s.Name, s.Lost)
-		case s.Rollback != nil:
+		case s.Rollback != nil && s.Rollback.Total > 0:
 			add(": snapshot %s: %s", s.Name, rollingBack(s.Rollback))
 		case s.Peer != "":
 			add(": snapshot %s keeps the losing side of the split-brain with %s, until it is deleted", s.Name, s.Peer)

@@ -27,6 +27,8 @@ type Status struct {
 	Failure    string `json:"failure"`
 	Peers      []Peer `json:"peers"`
 	Undo       *Undo  `json:"undo"`
+	// Unfinished says that the volume is half rolled back to a snapshot.
+	Unfinished string `json:"unfinished"`
 }
 
 // Undo is what a volume's status says of the way back from a resync.

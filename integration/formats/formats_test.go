@@ -219,7 +219,7 @@ func TestJournal(t *testing.T) {
 }
 
 func TestSuperblock(t *testing.T) {
-	for version, name := range map[uint64]string{1: "mirror/testdata/superblock-v1.bin", 2: "mirror/testdata/superblock-v2.bin", 3: "mirror/testdata/superblock-v3.bin"} {
+	for version, name := range map[uint64]string{1: "mirror/testdata/superblock-v1.bin", 2: "mirror/testdata/superblock-v2.bin", 3: "mirror/testdata/superblock-v3.bin", 4: "mirror/testdata/superblock-v4.bin"} {
 		v := vector(t, name)
 		found := decode(t, "## Superblock", v, 0)
 		wants(t, name, found, map[string]uint64{"format version": version, "slot number": 1, "sequence number": 41})
@@ -233,12 +233,36 @@ func TestSuperblock(t *testing.T) {
 		if version == 3 && !bytes.HasSuffix(v[:end], []byte("\x00\x00\x10snapshot is full")) { // flags, peer, why it is lost
 			t.Errorf("%s: the body ends %x", name, v[end-32:end])
 		}
+		if version == 4 && !bytes.HasSuffix(v[:end], []byte("\x04\x00\x00")) { // flags, peer, why it is lost
+			t.Errorf("%s: the body ends %x", name, v[end-32:end])
+		}
 	}
 }
 
 func TestGeneration(t *testing.T) {
-	v := vector(t, "mirror/testdata/generation-v1.bin")
-	decode(t, "### Generation record", v, 0)
+	for version := range uint64(2) {
+		name := fmt.Sprintf("mirror/testdata/generation-v%d.bin", version+1)
+		wants(t, name, decode(t, "### Generation record", vector(t, name), 0), map[string]uint64{"version": version + 1})
+	}
+	if v := vector(t, "mirror/testdata/generation-v2.bin"); !bytes.HasSuffix(v, []byte("\x01a\x06monday")) {
+		t.Errorf("version 2 ends %x", v)
+	}
+}
+
+// A history that tells of rollbacks says so beside its length, and each entry after
+// its set.
+func TestHistory(t *testing.T) {
+	v := vector(t, "mirror/testdata/history-v3.bin")
+	names := v[1:]
+	for range v[0] {
+		names = names[1+names[0]:]
+	}
+	if n := binary.LittleEndian.Uint16(names); n != 1<<15|6 {
+		t.Errorf("its length is %#x", n)
+	}
+	if !bytes.HasSuffix(v, []byte("\x02\x02\x07tuesday")) { // the third name
+		t.Errorf("it ends %x", v)
+	}
 }
 
 func TestBitmaps(t *testing.T) {
@@ -373,7 +397,7 @@ func TestFrames(t *testing.T) {
 }
 
 func TestPreamble(t *testing.T) {
-	for version := uint64(1); version <= 2; version++ {
+	for version := uint64(1); version <= 3; version++ {
 		name := fmt.Sprintf("mirror/testdata/preamble-v%d.bin", version)
 		v := vector(t, name)
 		found := decode(t, "### Preamble", v, 0)
