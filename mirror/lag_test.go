@@ -80,7 +80,7 @@ func TestLagTooSlow(t *testing.T) {
 		after time.Duration // it leaves, give or take a few ticks; 0: it stays
 	}{
 		{"at once", func(*lagScene) {}, 0},
-		{"within the budget", func(s *lagScene) { s.late = constantly(70 * time.Millisecond) }, 0},
+		{"within the budget", func(s *lagScene) { s.late = constantly(95 * time.Millisecond) }, 0},
 		{"beyond it", func(s *lagScene) { s.late = constantly(150 * time.Millisecond) }, 1150 * time.Millisecond},
 		{"far beyond it", func(s *lagScene) { s.late = constantly(2 * time.Second) }, 1100 * time.Millisecond},
 		{"durably alone", func(s *lagScene) { s.lateDurably = constantly(150 * time.Millisecond) }, 1150 * time.Millisecond},
@@ -96,8 +96,9 @@ func TestLagTooSlow(t *testing.T) {
 			s.late = func(at time.Duration) time.Duration { return at % time.Second }
 		}, 0},
 		{"we were stopped, again and again", func(s *lagScene) {
-			s.late = constantly(60 * time.Millisecond)
-			s.paused = func(at time.Duration) bool { return at%(3*time.Second) < 2*time.Second }
+			const stop, again = 2 * time.Second, 3 * time.Second
+			s.paused = func(at time.Duration) bool { return at%again < stop }
+			s.late = every(again, stop+30*time.Millisecond) // what came meanwhile is read a tick later
 		}, 0},
 	} {
 		s := newLagScene(budget)

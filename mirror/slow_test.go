@@ -141,3 +141,31 @@ func TestSlowPeersOfThree(t *testing.T) {
 	w.must(second)
 	r.members()
 }
+
+// 13c: a peer that is out for being slow holds nobody back through the journal either:
+// when that is short of room what the peer lacks goes into its bitmap. Without the rule
+// writers wait for it.
+func TestTrace13c(t *testing.T) {
+	r := newRig(t, budgeted, "a", "b")
+	a, _, c := r.pair()
+	before := a.peer("b")
+	acks, records := r.gate("b", "a"), r.gate("a", "b")
+	acks.hold()
+	c.write(0, fill(1, rigBlock))
+	acks.open()
+	r.eventually("b catches up", func() bool { return a.peer("b").Replication == CatchUp })
+	acks.hold()
+	records.hold()
+	for i := range int64(96) { // half as much again as the journal takes
+		c.write(i%(rigSize>>20)<<20, fill(byte(i), 1<<20))
+	}
+	if p := a.peer("b"); p.OutOfSync == 0 || p.Slow == nil {
+		t.Errorf("b is %+v", p)
+	}
+	r.openGates()
+	r.members()
+	if p := a.peer("b"); p.Resyncs != before.Resyncs+1 {
+		t.Errorf("it came back as %+v", p)
+	}
+	r.inSync("a", "b")
+}
