@@ -46,7 +46,9 @@ type Peer struct {
 	Replication string `json:"replication"`
 	Disk        string `json:"disk"`
 	Member      bool   `json:"member"`
+	Received    uint64 `json:"received"`
 	OutOfSync   int64  `json:"outOfSync"`
+	Slow        *Slow  `json:"slow"`
 	Verdict     string `json:"verdict"`
 	Problem     string `json:"problem"`
 	CatchUps    int    `json:"catchUps"`
@@ -58,6 +60,12 @@ type Peer struct {
 		Speed   int64 `json:"speed"`
 		Left    int64 `json:"leftNanoseconds"`
 	} `json:"progress"`
+}
+
+// Slow is what is said of a peer that left the in-sync set for being slow.
+type Slow struct {
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason"`
 }
 
 // Peer returns the named peer's part, the zero Peer if there is none.
