@@ -98,7 +98,12 @@ func TestLagTooSlow(t *testing.T) {
 		{"we were stopped, again and again", func(s *lagScene) {
 			const stop, again = 2 * time.Second, 3 * time.Second
 			s.paused = func(at time.Duration) bool { return at%again < stop }
-			s.late = every(again, stop+30*time.Millisecond) // what came meanwhile is read a tick later
+			s.late = func(at time.Duration) time.Duration {
+				if into := at % again; into < stop+30*time.Millisecond { // what came meanwhile is read a tick later
+					return into + 30*time.Millisecond
+				}
+				return 20 * time.Millisecond
+			}
 		}, 0},
 	} {
 		s := newLagScene(budget)
