@@ -59,7 +59,10 @@ func (p *peer) status() PeerStatus {
 		Received: p.received, Durable: p.durable, OutOfSync: p.bits.Count(),
 		SplitBrain: p.split.status(), Problem: p.problem, CatchUps: p.catchUps, Resyncs: p.resyncs, LastResync: p.lastResync,
 	}
-	s.Behind, s.Slow = p.behind(), p.lag.status()
+	s.Behind = p.behind()
+	if v.role == Primary && !s.Member {
+		s.Slow = p.lag.status()
+	}
 	l := p.link
 	switch {
 	case l == nil && !p.want:
