@@ -47,6 +47,7 @@ type Peer struct {
 	Disk        string `json:"disk"`
 	Member      bool   `json:"member"`
 	Received    uint64 `json:"received"`
+	Behind      int64  `json:"behind"`
 	OutOfSync   int64  `json:"outOfSync"`
 	Slow        *Slow  `json:"slow"`
 	Verdict     string `json:"verdict"`
