@@ -51,7 +51,7 @@ type lagJudge struct {
 	worst             time.Duration // the longest that one took meanwhile
 
 	joined time.Time     // as a member; zero if that is not known, or it is none
-	pause  time.Duration // to keep up for before the next try
+	pause  time.Duration // before the next try; one that was slow has to keep up all the time
 	after  time.Time     // no try before
 	slow   *SlowStatus   // why it left, nil if it did not for being slow
 }
@@ -107,7 +107,7 @@ func (j *lagJudge) observe(now time.Time, s lagSample) {
 	switch {
 	case !s.member:
 		j.late = 0
-		if lag >= j.limit() {
+		if j.slow != nil && lag >= j.limit() {
 			j.after = later(j.after, now.Add(j.pause))
 		}
 	case j.budget > 0 && lag > j.budget:
