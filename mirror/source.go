@@ -347,7 +347,7 @@ func (l *link) ack(body []byte) error {
 			kick(l.kick)
 		}
 	}
-	if !l.isMember() {
+	if s.catchingUp || s.resync != nil { // no member: every acknowledgement counts
 		l.observe(time.Now())
 	}
 	v.advance()
