@@ -111,7 +111,7 @@ func (j *lagJudge) observe(now time.Time, s lagSample) {
 			j.after = later(j.after, now.Add(j.pause))
 		}
 	case j.budget > 0 && lag > j.budget:
-		j.late += dt
+		j.late = min(j.late+dt, slowBudgets*j.budget) // one that has to stay is not held to an hour of it
 		j.worst = max(j.worst, lag)
 	case j.late > 0:
 		if j.late -= dt / 4; j.late <= 0 {

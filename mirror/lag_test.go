@@ -117,6 +117,19 @@ func TestLagTooSlow(t *testing.T) {
 	}
 }
 
+// One that was slow for an hour, and could not be done without, is soon forgiven.
+func TestLagForgives(t *testing.T) {
+	const budget = 100 * time.Millisecond
+	s := newLagScene(budget)
+	s.late = constantly(time.Second)
+	s.run(time.Hour, nil)
+	s.late = nil
+	s.run(4*slowBudgets*budget+time.Second, nil)
+	if s.j.tooSlow() || s.j.late != 0 || s.j.worst != 0 {
+		t.Errorf("late by %v, %v at worst", s.j.late, s.j.worst)
+	}
+}
+
 // TestLagJoins1b: a peer may join once what it lacked when it began to catch up is
 // there and its lag at its own speed is below 250 ms, or half of a smaller budget.
 func TestLagJoins1b(t *testing.T) {
