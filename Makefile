@@ -5,6 +5,7 @@
 #   FUZZTIME=30s   for each fuzz target
 #   ROUNDS=50      of the tests that kill daemons
 #   CUTS=8         power cuts of a guest, on each file system
+#   P8=10m         for how long outages come, one a minute
 #   STATES=120000  crash states that the crash tests check
 #   RUN=Regexp     only the tests whose name matches
 #   SECS=5 RUNS=3  length in seconds, and number, of benchmark runs
@@ -18,6 +19,7 @@ FUZZTIME ?= 30s
 ROUNDS   ?= 50
 CUTS     ?= 8
 POINTS   ?= 200
+P8       ?= 10m
 RUN      ?= .
 STATES   ?= 120000
 SECS     ?= 5
@@ -31,11 +33,11 @@ endif
 export CGO_ENABLED := 0
 race: export CGO_ENABLED := 1
 
-.PHONY: help build test lint unit race plain crash kill p3 fuzz integration lab demo bench bench-storage cover vuln clean tools
+.PHONY: help build test lint unit race plain crash kill p3 fuzz integration p8 lab demo bench bench-storage cover vuln clean tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the static binary, bin/lockstep
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lockstep ./cmd/lockstep
@@ -74,6 +76,9 @@ fuzz: ## every fuzz target; FUZZTIME=30s each, RUN=Regexp for some
 
 integration: ## real processes and clients: crashes, network cuts, failing disks; ROUNDS=50, SEED=
 	LOCKSTEP_REQUIRE_TOOLS=1 LOCKSTEP_ROUNDS=$(ROUNDS) $(GO) test -count=1 -p 1 -timeout 900s -v -run '$(RUN)' ./integration/... ./benchmarks/...
+
+p8: ## 10 minutes of outages between two nodes, 10 s in each, and a slow node; P8=10m SEED=
+	LOCKSTEP_REQUIRE_TOOLS=1 LOCKSTEP_P8=$(P8) $(GO) test -count=1 -timeout 0 -v -run P8 ./integration/cut
 
 lab: ## in a guest: the kernel's own NBD client, power cuts (downloads 110 MB once); CUTS=8
 	LOCKSTEP_REQUIRE_TOOLS=1 LOCKSTEP_LAB=1 LOCKSTEP_CUTS=$(CUTS) $(GO) test -count=1 -p 1 -timeout 1200s -v -run '$(RUN)' ./integration/kernel ./integration/powercut

@@ -20,8 +20,8 @@
 // visible, stable) → applier.go (to the backing store) → retention.go (out of
 // the journal). On the other side: follow.go → journal → queue → applier.
 // Peers meet in peer.go, link.go, handshake.go and compare.go; the in-sync set
-// changes in membership.go and promote.go, and may be too small for clients
-// (quorum.go); a replica that cannot be caught up from the journal goes through
+// changes in membership.go and promote.go, on what lag.go says of who is slow, and may be
+// too small for clients (quorum.go); a replica that cannot be caught up from the journal goes through
 // resync_feed.go (what differs, at the pace of pace.go), resync_source.go,
 // resync_compare.go and resync_target.go, can be held back (resync_pause.go), and
 // can be taken back (rollback.go) by what undo.go keeps. When the replica's own disk fails: fault.go, and detach.go
@@ -55,11 +55,12 @@
 //	syncLoop                 fdatasync of the journal             syncKick
 //	applyLoop                backing writes                       applyKick; Volume.apply
 //	checkpointLoop           sync of the store, trimming          checkpointKick
-//	watchLoop                removal of lost members              watchKick; Volume.change
+//	watchLoop                removal of lost and slow members     watchKick; Volume.change
 //	dialLoop, one a peer     connecting, and then the link        peer.wake
 //	link: sender             records, blocks, heartbeats          link.kick
 //	link: receiver           what comes in                        the connection
-//	link: joiner             making the peer a member             Volume.await
+//	link: joiner             making the peer a member, and        Volume.changed
+//	                         watching whether it keeps up (lag.go)
 //	link: feeder             what a resync's source has to send   resyncSource.feedKick, sums
 //	link: comparer           checksums for a resync's source      targetState.compares
 //	link: answerer, one a    reading for a diskless Primary       link.server

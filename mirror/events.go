@@ -30,10 +30,12 @@ const (
 	// EventResync: a bitmap resync with the peer began or ended, of which this
 	// replica is the source or the target; Status says how that stands.
 	EventResync
+	// EventSlowPeer: the peer left the in-sync set for being slow.
+	EventSlowPeer
 )
 
 var eventNames = []string{
-	"split-brain", "before-resync-target", "after-resync-target", "local-io-error", "out-of-sync", "fence-peer", "resync",
+	"split-brain", "before-resync-target", "after-resync-target", "local-io-error", "out-of-sync", "fence-peer", "resync", "slow-peer",
 }
 
 // String is the kind's name; where DRBD has a handler for it, that handler's.

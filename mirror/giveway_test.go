@@ -343,7 +343,7 @@ func TestExcludedMayNotLead(t *testing.T) {
 			c.flush()
 			a.vol.mu.Lock()
 			p := a.vol.peers["b"]
-			p.joinAfter = time.Now().Add(time.Hour)
+			p.lag.after = time.Now().Add(time.Hour)
 			a.vol.mu.Unlock()
 			end := a.vol.Status().End
 			b.start()
@@ -395,7 +395,7 @@ func TestFollowerHasNoLicence(t *testing.T) {
 	d.write(0, fill(2, rigBlock))
 	d.flush()
 	b.vol.mu.Lock()
-	b.vol.peers["a"].joinAfter = time.Now().Add(time.Hour)
+	b.vol.peers["a"].lag.after = time.Now().Add(time.Hour)
 	b.vol.mu.Unlock()
 	if x, y := a.vol.Status().SetVersion, b.vol.Status().SetVersion; x <= y {
 		t.Fatalf("set versions %d and %d", x, y)

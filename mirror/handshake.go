@@ -277,6 +277,8 @@ func (l *link) lead() error {
 		return errAgain
 	}
 	l.source.begin(proceed, l.verdict.Ours.Records, v.end)
+	p.lag.begin(time.Now(), v.end)
+	p.stalled = false
 	if l.source.resync != nil {
 		v.emit(EventResync, p.node, "it begins")
 	}

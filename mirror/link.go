@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"sync"
 	"time"
 
@@ -63,6 +64,9 @@ const recvBuffer = 256 << 10
 
 // errAgain ends a link that is to be opened again at once.
 var errAgain = errors.New("the handshake begins again")
+
+// errStalled: nothing came of the peer for as long as it may be waited for.
+var errStalled = errors.New("the peer stalls")
 
 // refusal ends a link for good: StandAlone until an operator connects again.
 type refusal struct {
@@ -205,6 +209,7 @@ func (l *link) unregister(err error) (again bool) {
 	} else if err != nil {
 		again = true // we closed it ourselves, to open another
 	}
+	p.stalled = p.stalled || errors.Is(err, errStalled) || errors.Is(err, os.ErrDeadlineExceeded)
 	asked := !p.want // by an operator, or by an earlier refusal
 	switch {
 	case errors.As(err, &refuses):
@@ -323,7 +328,7 @@ func (l *link) next() (FrameType, []byte, error) {
 	if err != nil {
 		var timeout net.Error
 		if errors.As(err, &timeout) && timeout.Timeout() {
-			return 0, nil, fmt.Errorf("node %q was silent for %v", l.peer.node, l.v.opts.PeerTimeout)
+			return 0, nil, fmt.Errorf("%w: node %q was silent for %v", errStalled, l.peer.node, l.v.opts.PeerTimeout)
 		}
 		return 0, nil, fmt.Errorf("connection to %q: %w", l.peer.node, err)
 	}

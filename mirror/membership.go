@@ -32,6 +32,27 @@ func (v *Volume) lost() (gone []*peer) {
 	return gone
 }
 
+// leavers lists the voters that are to leave the in-sync set: those that are lost, or
+// else the slowest of the members that are too slow, if the set can do without it. A
+// Primary without a disk keeps whom it has. v.mu is held.
+func (v *Volume) leavers() []*peer {
+	gone := v.lost()
+	if len(gone) > 0 || v.detached != nil || v.joiner != nil || !v.led || v.suspended {
+		return gone
+	}
+	var slowest *peer
+	v.voters(func(p *peer, _, _ LSN) {
+		if p.counted() && p.lag.tooSlow() && v.leaving[p.node] == nil && v.mayLeave(p) &&
+			(slowest == nil || p.lag.worst > slowest.lag.worst) {
+			slowest = p
+		}
+	})
+	if slowest != nil {
+		gone = append(gone, slowest)
+	}
+	return gone
+}
+
 // counted reports whether a voter's acknowledgements come in: it is connected
 // and through its handshake, as the very member that is recorded, or on the way to
 // become one. v.mu is held.
@@ -60,7 +81,7 @@ func (p *peer) stranger(m Member) bool {
 // acknowledged.
 func (v *Volume) shrink() {
 	v.mu.Lock()
-	gone := v.lost()
+	gone := v.leavers()
 	due := v.role == Primary && v.failure == nil && (len(gone) > 0 || v.suspended)
 	leave := due && v.mayLeave(gone...) && (v.detached == nil || v.memberLeft(gone))
 	v.mu.Unlock()
@@ -75,7 +96,7 @@ func (v *Volume) shrink() {
 	v.change.Lock()
 	defer v.change.Unlock()
 	v.mu.Lock()
-	gone = v.lost()
+	gone = v.leavers()
 	if leave && !v.allFenced(gone) {
 		v.mu.Unlock()
 		return // another was lost meanwhile
@@ -100,6 +121,7 @@ func (v *Volume) shrink() {
 	has := v.memberHoldings()
 	for _, p := range gone {
 		v.leaving[p.node] = p
+		v.dropped(p)
 		p.closeLink(CodeBusy, "it is being removed from the in-sync set")
 	}
 	v.mu.Unlock()
@@ -137,6 +159,21 @@ func (v *Volume) shrink() {
 	v.broadcast()
 	v.mu.Unlock()
 	v.raiseHeld(has)
+}
+
+// dropped: p leaves the in-sync set. If clients had to wait for it before, that
+// lengthens its way back. v.mu is held.
+func (v *Volume) dropped(p *peer) {
+	slow := p.counted() && p.lag.tooSlow()
+	if !setHasNode(v.super.Set, p.node) || !slow && !p.stalled {
+		return
+	}
+	p.lag.drop(time.Now())
+	if slow {
+		cause := p.lag.slow.cause()
+		v.log.Warn("peer is slow: "+cause, "peer", p.node, "mayReturn", p.lag.after)
+		v.emit(EventSlowPeer, p.node, cause)
+	}
 }
 
 // othersHave reports whether lsn is durable here and on every voter that is not
@@ -205,6 +242,7 @@ func (v *Volume) join(l *link) error {
 	}
 	v.mu.Lock()
 	v.joiner = nil
+	p.lag.join(time.Now())
 	if r := l.source.resync; r != nil {
 		p.resyncs++
 		p.lastResync = r.progress()
@@ -255,7 +293,11 @@ func (v *Volume) confirmSet() {
 // awaitJoiner waits until the joiner is durable through J and has said that it
 // recorded so.
 func (v *Volume) awaitJoiner(l *link, j LSN) error {
-	ctx, cancel := context.WithTimeout(l.ctx, 4*v.opts.PeerTimeout)
+	limit := 4 * v.opts.PeerTimeout
+	if v.opts.PeerLatencyBudget > 0 { // a member that had writes wait for so long would have to leave
+		limit = min(limit, max(slowBudgets*v.opts.PeerLatencyBudget, time.Second))
+	}
+	ctx, cancel := context.WithTimeout(l.ctx, limit)
 	defer cancel()
 	v.mu.Lock()
 	defer v.mu.Unlock()

@@ -80,6 +80,12 @@ type Options struct {
 	// acknowledgement and makes no progress, leaves the in-sync set. Default
 	// 3 s, at least 200 ms.
 	PeerTimeout time.Duration
+	// PeerLatencyBudget is how long a write or a flush may wait for one peer alone,
+	// what this replica takes for it not counted. A peer for which they wait longer,
+	// for ten times the budget, leaves the in-sync set, if MinInSync lets it, goes on
+	// receiving, and comes back once it keeps up. 0, the default, is off: redundancy is
+	// not given up for latency. Else at least BudgetLeast.
+	PeerLatencyBudget time.Duration
 	// SyncInterval is how often a volume that no client flushes is synced in
 	// the background, so that records can be applied. Default 1 s.
 	SyncInterval time.Duration
@@ -179,6 +185,9 @@ func (o *Options) Validate() error {
 	}
 	if o.PeerTimeout < 200*time.Millisecond {
 		bad("PeerTimeout is %v, the least is 200ms", o.PeerTimeout)
+	}
+	if o.PeerLatencyBudget != 0 && o.PeerLatencyBudget < BudgetLeast {
+		bad("PeerLatencyBudget is %v, the least is %v, and 0 is off", o.PeerLatencyBudget, BudgetLeast)
 	}
 	if o.ResyncRate < ResyncUnlimited || o.ResyncRateMin < 0 || o.ResyncRateMax < 0 {
 		bad("ResyncRate is %d, ResyncRateMin %d and ResyncRateMax %d bytes per second", o.ResyncRate, o.ResyncRateMin, o.ResyncRateMax)

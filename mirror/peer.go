@@ -35,8 +35,8 @@ type peer struct {
 	claim       claim
 	bitsThrough LSN // the records up to here are in bits, or below its base
 	removeAt    time.Time
-	joinAfter   time.Time // not before: a peer that failed to join waits longer each time
-	joinPause   time.Duration
+	lag         lagJudge
+	stalled     bool      // its last session ended because nothing came of it for too long
 	fenced      bool      // FencePeer let us go on without it, and it was not here since
 	fenceAfter  time.Time // FencePeer is not asked before
 	problem     string
@@ -54,7 +54,7 @@ type claim struct {
 }
 
 func newPeer(v *Volume, node string) *peer {
-	return &peer{v: v, node: node, want: true, wake: make(chan struct{}, 1)}
+	return &peer{v: v, node: node, want: true, wake: make(chan struct{}, 1), lag: lagJudge{budget: v.opts.PeerLatencyBudget}}
 }
 
 // dials reports whether this side dials: of two nodes, the one whose name comes

@@ -277,6 +277,7 @@ func (v *Volume) becomePrimary(set []Member, forced bool) error {
 		}
 		p.received, p.durable, p.claim = 0, 0, claim{}
 		p.removeAt = time.Now().Add(v.opts.PeerTimeout)
+		p.lag.slow = nil // as another Primary's peer
 		p.closeLink(CodeBusy, "promoted")
 	}
 	v.mu.Unlock()

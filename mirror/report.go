@@ -63,6 +63,9 @@ func (p *peer) status() PeerStatus {
 		SplitBrain: p.split.status(), Problem: p.problem, CatchUps: p.catchUps, Resyncs: p.resyncs, LastResync: p.lastResync,
 	}
 	s.Behind = p.behind()
+	if v.role == Primary && !s.Member {
+		s.Slow = p.lag.status()
+	}
 	l := p.link
 	switch {
 	case l == nil && !p.want:

@@ -12,7 +12,8 @@ import (
 //
 // What gives way first is what nobody needs. A peer that is away keeps its
 // records until the journal is three quarters full; then the oldest go into its
-// bitmap. A peer in catch-up keeps them, and writers wait (replication.md 8).
+// bitmap, and so do those of one in catch-up that is out for being slow. Any other
+// in catch-up keeps them, and writers wait (replication.md 8, 13c).
 func (v *Volume) trim() {
 	v.tail.Lock()
 	defer v.tail.Unlock()
@@ -53,6 +54,12 @@ func (p *peer) hold() (upTo LSN, away bool) {
 		return max(p.durable, p.bitsThrough), false
 	}
 	return p.bitsThrough, true
+}
+
+// yields: the peer is in catch-up, and left the in-sync set for being slow. Clients
+// wait for it no more, for room in the journal as little. v.mu is held.
+func (p *peer) yields() bool {
+	return p.lag.slow != nil && p.link != nil && p.link.source.catchingUp && !setHasNode(p.v.super.Set, p.node)
 }
 
 // raiseBases finds how far the journal may be trimmed without any new bits, and
@@ -132,7 +139,7 @@ func (v *Volume) bitsInstead(bytes int64) (LSN, error) {
 	var away []*peer
 	for _, p := range v.peers {
 		held, gone := p.hold()
-		if !gone {
+		if !gone && !p.yields() {
 			upTo = min(upTo, held)
 			continue
 		}
@@ -163,7 +170,7 @@ func (v *Volume) bitsInstead(bytes int64) (LSN, error) {
 			v.emit(EventOutOfSync, p.node, fmt.Sprintf("%d bytes of what it lacks are no longer in the journal", p.bits.Count()))
 		}
 		v.mu.Unlock()
-		v.log.Info("journal is short of space: the oldest writes went into the bitmap of a peer that is away",
+		v.log.Info("journal is short of space: the oldest writes went into the bitmap of a peer that is away or slow",
 			"peer", p.node, "through", last, "outOfSyncBytes", p.bits.Count())
 	}
 	return v.raiseBases()

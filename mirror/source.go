@@ -110,8 +110,8 @@ func (l *link) checkProgress() error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if s.asked > l.peer.durable && !s.owedSince.IsZero() && time.Since(s.owedSince) > v.opts.PeerTimeout {
-		return fmt.Errorf("node %q made nothing durable for %v: it stands at LSN %d and was asked for %d",
-			l.peer.node, v.opts.PeerTimeout, l.peer.durable, s.asked)
+		return fmt.Errorf("%w: node %q made nothing durable for %v: it stands at LSN %d and was asked for %d",
+			errStalled, l.peer.node, v.opts.PeerTimeout, l.peer.durable, s.asked)
 	}
 	return nil
 }
@@ -347,6 +347,9 @@ func (l *link) ack(body []byte) error {
 			kick(l.kick)
 		}
 	}
+	if s.catchingUp || s.resync != nil { // no member: every acknowledgement counts
+		l.observe(time.Now())
+	}
 	v.advance()
 	if v.waiters != nil {
 		v.broadcast()
@@ -369,35 +372,69 @@ func (l *link) joinIsReady(body []byte) error {
 // A peer may join once it lacks less than this of what was sequenced.
 const joinLag = 4 << 20
 
-// joinLoop makes the peer a member as soon as it has caught up.
+// isMember: the peer is recorded in this very incarnation. v.mu is held.
+func (l *link) isMember() bool {
+	return setHas(l.v.super.Set, Member{Node: l.peer.node, Incarnation: l.theirs.Incarnation})
+}
+
+// observe tells how far the peer is to what judges whether it keeps up. v.mu is held.
+func (l *link) observe(now time.Time) {
+	v, p := l.v, l.peer
+	p.lag.observe(now, lagSample{
+		ours: v.appended, theirs: p.received,
+		oursDurable: min(v.durable, v.syncWant), theirsDurable: p.durable,
+		member: l.isMember(),
+	})
+}
+
+// joinLoop makes the peer a member as soon as it has caught up and keeps up, and
+// watches from then on whether it does.
 func (l *link) joinLoop() error {
 	v, p := l.v, l.peer
+	tick := time.NewTicker(p.lag.tick())
+	defer tick.Stop()
 	for {
 		v.mu.Lock()
-		err := v.await(l.ctx, func() (bool, error) {
-			if p.link != l {
-				return false, errAgain
-			}
-			return l.mayJoin(), nil
-		})
-		v.mu.Unlock()
-		if err != nil {
-			return err
+		if p.link != l {
+			v.mu.Unlock()
+			return errAgain
 		}
-		if err := l.tryJoin(); err != nil {
-			return err
+		now := time.Now()
+		l.observe(now)
+		may, member, slow := l.mayJoin(now), l.isMember(), p.lag.tooSlow()
+		var changed <-chan struct{} // a member stays one as long as the session lasts
+		if !member {
+			changed = v.changed()
+		}
+		v.mu.Unlock()
+		switch {
+		case may:
+			if err := l.tryJoin(); err != nil {
+				return err
+			}
+			continue
+		case slow:
+			kick(v.watchKick)
+		case member && p.lag.budget == 0:
+			tick.Stop()
+		}
+		select {
+		case <-changed:
+		case <-tick.C:
+		case <-l.ctx.Done():
+			return l.ctx.Err()
 		}
 	}
 }
 
-// mayJoin: the peer is no member, has caught up, and has waited long enough if
-// it failed before. v.mu is held.
-func (l *link) mayJoin() bool {
+// mayJoin: the peer is no member, has caught up, keeps up, and has waited long enough
+// if it did not before. v.mu is held.
+func (l *link) mayJoin(now time.Time) bool {
 	v, s := l.v, &l.source
 	if !s.catchingUp && s.resync == nil {
 		return false
 	}
-	if setHas(v.super.Set, Member{Node: l.peer.node, Incarnation: l.theirs.Incarnation}) {
+	if l.isMember() {
 		s.catchingUp = false // a member, recorded before: it never left
 		if s.missing > 0 {
 			l.peer.catchUps++
@@ -407,7 +444,7 @@ func (l *link) mayJoin() bool {
 	return v.led && v.role == Primary && v.mayGrow() && v.joiner == nil && len(v.leaving) == 0 &&
 		(s.resync == nil || s.resync.done) &&
 		s.next+maxQueue/8 > v.end && s.inFlight < joinLag && l.peer.received+maxQueue/8 > v.end &&
-		!time.Now().Before(l.peer.joinAfter)
+		l.peer.lag.mayJoin(now)
 }
 
 // tryJoin joins, and has a peer that could not wait longer before it tries
@@ -416,14 +453,10 @@ func (l *link) tryJoin() error {
 	v, p := l.v, l.peer
 	err := v.join(l)
 	if err == nil {
-		p.v.mu.Lock()
-		p.joinPause = 0
-		p.v.mu.Unlock()
 		return nil
 	}
 	v.mu.Lock()
-	p.joinPause = min(max(2*p.joinPause, time.Second), 10*time.Minute)
-	p.joinAfter = time.Now().Add(p.joinPause)
+	p.lag.fail(time.Now())
 	v.mu.Unlock()
 	return fmt.Errorf("node %q could not join the in-sync set: %w", p.node, err)
 }

@@ -106,6 +106,9 @@ type PeerStatus struct {
 	SplitBrain *SplitBrainStatus `json:"splitBrain,omitempty"`
 	// Paused says, for people, why the resync is held back; "" if it is not.
 	Paused string `json:"paused,omitempty"`
+	// Slow says why it is no member, if it left the in-sync set for being slow
+	// (Options.PeerLatencyBudget); nil else.
+	Slow *SlowStatus `json:"slow,omitempty"`
 	// Problem is the last refusal or connection error, as a sentence.
 	Problem string `json:"problem,omitempty"`
 
@@ -128,6 +131,17 @@ type Progress struct {
 	Speed    int64         `json:"speed"` // bytes per second
 	Elapsed  time.Duration `json:"elapsedNanoseconds"`
 	Left     time.Duration `json:"leftNanoseconds"` // estimated; -1 while unknown
+}
+
+// SlowStatus is of a peer that left the in-sync set for being slow.
+type SlowStatus struct {
+	Since  time.Time     `json:"since"` // it left
+	Budget time.Duration `json:"budgetNanoseconds"`
+	Worst  time.Duration `json:"worstNanoseconds"` // the longest that it was waited for
+	// MayReturn is when it may join again, at the earliest: while it does not keep up,
+	// that moves on.
+	MayReturn time.Time `json:"mayReturn"`
+	Reason    string    `json:"reason"` // all of it, for people
 }
 
 // SplitBrainStatus says where two histories parted and what each side has since.

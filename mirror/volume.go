@@ -194,6 +194,14 @@ func (v *Volume) broadcast() {
 	}
 }
 
+// changed is closed when something changes that somebody waits for. v.mu is held.
+func (v *Volume) changed() <-chan struct{} {
+	if v.waiters == nil {
+		v.waiters = make(chan struct{})
+	}
+	return v.waiters
+}
+
 // await waits until cond is true or gives an error; cond runs with v.mu held,
 // as the caller holds it before and after.
 func (v *Volume) await(ctx context.Context, cond func() (bool, error)) error {
@@ -201,10 +209,7 @@ func (v *Volume) await(ctx context.Context, cond func() (bool, error)) error {
 		if ok, err := cond(); ok || err != nil {
 			return err
 		}
-		if v.waiters == nil {
-			v.waiters = make(chan struct{})
-		}
-		ch := v.waiters
+		ch := v.changed()
 		v.mu.Unlock()
 		var err error
 		select {

@@ -40,17 +40,19 @@ type VolumeStatus struct {
 // CreateRequest is the body of POST /v1/volumes. What is left out, except Name
 // and Size, is the configuration's or the default.
 type CreateRequest struct {
-	Name          string          `json:"name"`
-	Size          int64           `json:"size"`                  // bytes, a multiple of 4096
-	JournalSize   int64           `json:"journalSize,omitempty"` // bytes, at least 64 MiB
-	Protocol      mirror.Protocol `json:"protocol,omitempty"`
-	NoWriteCache  bool            `json:"noWriteCache,omitempty"`
-	Peers         []Peer          `json:"peers,omitempty"`
-	PendingLimit  int64           `json:"pendingLimit,omitempty"` // bytes
-	PeerTimeout   Duration        `json:"peerTimeout,omitzero"`
-	SyncInterval  Duration        `json:"syncInterval,omitzero"`
-	RetryInterval Duration        `json:"retryInterval,omitzero"`
-	ResyncRate    int64           `json:"resyncRate,omitempty"` // bytes per second; -1 is unlimited
+	Name         string          `json:"name"`
+	Size         int64           `json:"size"`                  // bytes, a multiple of 4096
+	JournalSize  int64           `json:"journalSize,omitempty"` // bytes, at least 64 MiB
+	Protocol     mirror.Protocol `json:"protocol,omitempty"`
+	NoWriteCache bool            `json:"noWriteCache,omitempty"`
+	Peers        []Peer          `json:"peers,omitempty"`
+	PendingLimit int64           `json:"pendingLimit,omitempty"` // bytes
+	PeerTimeout  Duration        `json:"peerTimeout,omitzero"`
+	// PeerLatencyBudget: a peer for which writes wait longer leaves the in-sync set; off unless set.
+	PeerLatencyBudget Duration `json:"peerLatencyBudget,omitzero"`
+	SyncInterval      Duration `json:"syncInterval,omitzero"`
+	RetryInterval     Duration `json:"retryInterval,omitzero"`
+	ResyncRate        int64    `json:"resyncRate,omitempty"` // bytes per second; -1 is unlimited
 	// ResyncUndo: bytes; -1 is off.
 	ResyncUndo int64 `json:"resyncUndo,omitempty"`
 	// SnapshotLimit: bytes on disk of one snapshot; 0 is no limit.

@@ -57,23 +57,25 @@ type LogConfig struct {
 // Overrides are one volume's settings in a configuration; nil leaves what is
 // stored with the volume.
 type Overrides struct {
-	Peers         []string
-	PendingLimit  *int64
-	PeerTimeout   *time.Duration
-	SyncInterval  *time.Duration
-	RetryInterval *time.Duration
-	ResyncRate    *int64
-	ResyncUndo    *int64
-	SnapshotLimit *int64
-	OnIOError     *mirror.IOErrorPolicy
-	Split         mirror.SplitPolicies // "" is the default; nothing is stored with the volume
-	Resync        ResyncOverrides      // nor is any of it
-	Handlers      Handlers             // nor these
-	MinInSync     *int
-	OnNoQuorum    *mirror.QuorumPolicy
-	Store         *string
-	Direct        *bool
-	Journal       *string
+	Peers        []string
+	PendingLimit *int64
+	PeerTimeout  *time.Duration
+	// PeerLatencyBudget of 0 is off.
+	PeerLatencyBudget *time.Duration
+	SyncInterval      *time.Duration
+	RetryInterval     *time.Duration
+	ResyncRate        *int64
+	ResyncUndo        *int64
+	SnapshotLimit     *int64
+	OnIOError         *mirror.IOErrorPolicy
+	Split             mirror.SplitPolicies // "" is the default; nothing is stored with the volume
+	Resync            ResyncOverrides      // nor is any of it
+	Handlers          Handlers             // nor these
+	MinInSync         *int
+	OnNoQuorum        *mirror.QuorumPolicy
+	Store             *string
+	Direct            *bool
+	Journal           *string
 }
 
 // ResyncOverrides say how a volume is resynced, besides its rate.
@@ -158,6 +160,7 @@ func (o Overrides) apply(s Settings, nodes map[string]string) Settings {
 	}
 	override(&s.PendingLimit, o.PendingLimit)
 	override(&s.PeerTimeout, (*Duration)(o.PeerTimeout))
+	override(&s.PeerLatencyBudget, (*Duration)(o.PeerLatencyBudget))
 	override(&s.SyncInterval, (*Duration)(o.SyncInterval))
 	override(&s.RetryInterval, (*Duration)(o.RetryInterval))
 	override(&s.ResyncRate, o.ResyncRate)

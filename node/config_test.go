@@ -39,6 +39,7 @@ volumes:
     peers: [beta, gamma]
     pending-limit: 64MiB
     peer-timeout: 3s
+    peer-latency-budget: off
     sync-interval: 500ms
     retry-interval: 1s
     resync-rate: 0
@@ -79,7 +80,7 @@ func TestConfigWhole(t *testing.T) {
 	if got := fmt.Sprint(c.NBD.Listen); got != "[127.0.0.1:10809 unix:/run/x.sock]" {
 		t.Error(got)
 	}
-	stored := Settings{Format: 1, Peers: []Peer{{"old", "1.2.3.4:5"}}, ResyncRate: 77, PeerTimeout: Duration(time.Minute)}
+	stored := Settings{Format: 1, Peers: []Peer{{"old", "1.2.3.4:5"}}, ResyncRate: 77, PeerTimeout: Duration(time.Minute), PeerLatencyBudget: Duration(time.Second)}
 	s := c.Volumes["data"].apply(stored, c.Nodes)
 	want := Settings{Format: 1, Peers: []Peer{{"beta", "127.0.0.1:7791"}, {"gamma", "[::1]:7792"}}, PendingLimit: 64 << 20,
 		PeerTimeout: Duration(3 * time.Second), SyncInterval: Duration(500 * time.Millisecond), RetryInterval: Duration(time.Second), ResyncRate: mirror.ResyncUnlimited, ResyncUndo: mirror.UndoOff, SnapshotLimit: 2 << 30, OnIOError: mirror.PassOn, MinInSync: 2, OnNoQuorum: mirror.IOError, Store: "/mnt/data", Direct: true, Journal: "/fast/data"}
@@ -144,6 +145,8 @@ func TestConfigErrors(t *testing.T) {
 		{"decimal size", "volumes: {data: {pending-limit: 64MB}}", "has a decimal unit: write MiB"},
 		{"size too small", "volumes: {data: {pending-limit: 1MiB}}", "f:1: volumes.data.pending-limit is 1048576 bytes, the least is 4194304"},
 		{"duration", "volumes: {data: {peer-timeout: 3}}", `f:1: volumes.data.peer-timeout: "3" is no length of time`},
+		{"no budget", "volumes: {data: {peer-latency-budget: none}}", `f:1: volumes.data.peer-latency-budget: "none" is no length of time`},
+		{"budget too short", "volumes: {data: {peer-latency-budget: 1ms}}", "volumes.data.peer-latency-budget is 1ms, the least is 10ms"},
 		{"duration too short", "volumes: {data: {peer-timeout: 1ms}}", "volumes.data.peer-timeout is 1ms, the least is 200ms"},
 		{"too few in sync", "volumes: {data: {min-in-sync: 0}}", `f:1: volumes.data.min-in-sync: "0" is no count of replicas: 1 to 9`},
 		{"policy", "volumes: {data: {on-no-quorum: wait}}", `f:1: volumes.data.on-no-quorum: "wait" is no on-no-quorum policy`},

@@ -224,6 +224,17 @@ func (p *configParser) duration(at string, to **time.Duration, least time.Durati
 	}
 }
 
+// durationOrOff is duration, or "off", which is 0.
+func (p *configParser) durationOrOff(at string, to **time.Duration, least time.Duration) func(*yaml.Node) {
+	return func(v *yaml.Node) {
+		if v.Kind == yaml.ScalarNode && v.Value == "off" {
+			*to = new(time.Duration)
+			return
+		}
+		p.duration(at, to, least)(v)
+	}
+}
+
 func join(at, key string) string {
 	if at == "" {
 		return key

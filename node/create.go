@@ -48,7 +48,7 @@ func (n *Node) settle(r CreateRequest) (Settings, error) {
 	}
 	s := Settings{
 		Format: settingsFormat, Peers: r.Peers, Store: r.Store, Direct: r.Direct, Journal: r.Journal,
-		PendingLimit: r.PendingLimit, PeerTimeout: r.PeerTimeout, ResyncRate: r.ResyncRate, ResyncUndo: r.ResyncUndo, SnapshotLimit: r.SnapshotLimit, OnIOError: r.OnIOError,
+		PendingLimit: r.PendingLimit, PeerTimeout: r.PeerTimeout, PeerLatencyBudget: r.PeerLatencyBudget, ResyncRate: r.ResyncRate, ResyncUndo: r.ResyncUndo, SnapshotLimit: r.SnapshotLimit, OnIOError: r.OnIOError,
 		MinInSync: r.MinInSync, OnNoQuorum: r.OnNoQuorum,
 		SyncInterval: r.SyncInterval, RetryInterval: r.RetryInterval,
 	}

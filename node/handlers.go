@@ -33,7 +33,7 @@ const DefaultHandlerTimeout = time.Minute
 
 var handlerEvents = []mirror.EventKind{
 	mirror.EventSplitBrain, mirror.EventBeforeResyncTarget, mirror.EventAfterResyncTarget,
-	mirror.EventLocalIOError, mirror.EventOutOfSync, mirror.EventFencePeer,
+	mirror.EventLocalIOError, mirror.EventOutOfSync, mirror.EventFencePeer, mirror.EventSlowPeer,
 }
 
 const (

@@ -23,13 +23,15 @@ const (
 // are written once, by create; the configuration overrides them. Zero is
 // package mirror's default.
 type Settings struct {
-	Format        int      `json:"format"` // 1
-	Peers         []Peer   `json:"peers"`
-	PendingLimit  int64    `json:"pendingLimit,omitempty"` // bytes
-	PeerTimeout   Duration `json:"peerTimeout,omitzero"`
-	SyncInterval  Duration `json:"syncInterval,omitzero"`
-	RetryInterval Duration `json:"retryInterval,omitzero"`
-	ResyncRate    int64    `json:"resyncRate,omitempty"` // bytes per second; 0 is auto, -1 unlimited
+	Format       int      `json:"format"` // 1
+	Peers        []Peer   `json:"peers"`
+	PendingLimit int64    `json:"pendingLimit,omitempty"` // bytes
+	PeerTimeout  Duration `json:"peerTimeout,omitzero"`
+	// PeerLatencyBudget is how long writes may wait for one peer alone; 0 is for as long as they have to.
+	PeerLatencyBudget Duration `json:"peerLatencyBudget,omitzero"`
+	SyncInterval      Duration `json:"syncInterval,omitzero"`
+	RetryInterval     Duration `json:"retryInterval,omitzero"`
+	ResyncRate        int64    `json:"resyncRate,omitempty"` // bytes per second; 0 is auto, -1 unlimited
 	// ResyncUndo is the most bytes that a resync of this replica may keep to be
 	// rolled back by; 0 no limit, mirror.UndoOff nothing.
 	ResyncUndo int64 `json:"resyncUndo,omitempty"`

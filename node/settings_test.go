@@ -14,8 +14,8 @@ import (
 // TestSettingsFormat1 holds the file that this program wrote and every later
 // one must read.
 func TestSettingsFormat1(t *testing.T) {
-	const text = `{"format":1,"peers":[{"name":"beta","address":"127.0.0.1:7791"}],"pendingLimit":67108864,"peerTimeout":"3s","resyncRate":1048576,"onIOError":"pass-on","minInSync":2,"onNoQuorum":"io-error","store":"/mnt/x","direct":true,"journal":"/mnt/j"}`
-	want := Settings{Format: 1, Peers: []Peer{{"beta", "127.0.0.1:7791"}}, PendingLimit: 64 << 20, PeerTimeout: Duration(3 * time.Second), ResyncRate: 1 << 20, OnIOError: mirror.PassOn, MinInSync: 2, OnNoQuorum: mirror.IOError, Store: "/mnt/x", Direct: true, Journal: "/mnt/j"}
+	const text = `{"format":1,"peers":[{"name":"beta","address":"127.0.0.1:7791"}],"pendingLimit":67108864,"peerTimeout":"3s","peerLatencyBudget":"500ms","resyncRate":1048576,"onIOError":"pass-on","minInSync":2,"onNoQuorum":"io-error","store":"/mnt/x","direct":true,"journal":"/mnt/j"}`
+	want := Settings{Format: 1, Peers: []Peer{{"beta", "127.0.0.1:7791"}}, PendingLimit: 64 << 20, PeerTimeout: Duration(3 * time.Second), PeerLatencyBudget: Duration(500 * time.Millisecond), ResyncRate: 1 << 20, OnIOError: mirror.PassOn, MinInSync: 2, OnNoQuorum: mirror.IOError, Store: "/mnt/x", Direct: true, Journal: "/mnt/j"}
 	dir := t.TempDir()
 	if err := writeSettings(dir, want); err != nil {
 		t.Fatal(err)

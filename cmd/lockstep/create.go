@@ -4,8 +4,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
+	"github.com/lockstep-storage/lockstep/mirror"
 	"github.com/lockstep-storage/lockstep/node"
 	"github.com/urfave/cli/v2"
 )
@@ -23,6 +25,7 @@ func createCommand() *cli.Command {
 			"  lockstep create data --size 10GiB --peer beta\n" +
 			"  lockstep create data --size 10GiB --peer beta=10.0.0.2:7790 --journal-size 1GiB\n" +
 			"  lockstep create data --size 10GiB --peer beta --min-in-sync 2\n" +
+			"  lockstep create data --size 10GiB --peer beta --peer-latency-budget 500ms\n" +
 			"  lockstep create data --size 10GiB --journal /fast/data-journal --store /big/data --preallocate\n" +
 			"  lockstep create data --size 10GiB --store /dev/sdb --wipe --direct",
 		Flags: asking(
@@ -34,6 +37,7 @@ func createCommand() *cli.Command {
 			&cli.StringFlag{Name: "on-io-error", Usage: "`POLICY` when this node is Primary and its own disk fails: go on through the peers (detach), or give clients the error (pass-on)", DefaultText: "detach", Value: "detach"},
 			&cli.IntFlag{Name: "min-in-sync", Usage: "acknowledge a write only with `N` replicas in sync, this one included", DefaultText: "1"},
 			&cli.StringFlag{Name: "on-no-quorum", Usage: "`POLICY` for writes while there are fewer: let them wait (suspend-io), or give clients an error (io-error)", DefaultText: "suspend-io", Value: "suspend-io"},
+			&cli.StringFlag{Name: "peer-latency-budget", Usage: "`TIME` that writes may wait for one peer: one that keeps them waiting longer leaves the in-sync set until it keeps up", DefaultText: "off"},
 			&cli.StringFlag{Name: "store", Usage: "keep the volume's bytes in a new file at `PATH`, or on a block device (with --wipe)", DefaultText: "in the data directory"},
 			&cli.BoolFlag{Name: "preallocate", Usage: "take the store's space at once, so that it cannot run out (a trim gives it back)", DisableDefaultText: true},
 			&cli.BoolFlag{Name: "direct", Usage: "keep the store's bytes out of this node's page cache (O_DIRECT)", DisableDefaultText: true},
@@ -92,6 +96,14 @@ func createRequest(c *cli.Context, name string) (node.CreateRequest, error) {
 	}
 	if r.MinInSync = c.Int("min-in-sync"); c.IsSet("min-in-sync") && r.MinInSync < 1 {
 		return r, usage("create", "--min-in-sync: at least 1 is wanted")
+	}
+	if text := c.String("peer-latency-budget"); text != "" && text != "off" {
+		if err := r.PeerLatencyBudget.UnmarshalText([]byte(text)); err != nil {
+			return r, usage("create", "--peer-latency-budget: %v", err)
+		}
+		if time.Duration(r.PeerLatencyBudget) < mirror.BudgetLeast {
+			return r, usage("create", "--peer-latency-budget is %v, the least is %v, and off is without", r.PeerLatencyBudget, mirror.BudgetLeast)
+		}
 	}
 	for _, p := range c.StringSlice("peer") {
 		peer, addr, _ := strings.Cut(p, "=")

@@ -125,6 +125,9 @@ func volumeSentences(v node.VolumeStatus) []string {
 		if p.Reason != "" {
 			add("/%s: %s", p.Node, p.Reason)
 		}
+		if p.Slow != nil {
+			add("/%s: %s", p.Node, p.Slow.Reason)
+		}
 		if p.SplitBrain != nil { // Problem says the same
 			add("/%s: %s", p.Node, p.SplitBrain.Reason)
 		} else if p.Problem != "" {

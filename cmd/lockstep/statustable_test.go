@@ -19,6 +19,7 @@ func TestStatusTable(t *testing.T) {
 			Node: "alpha", Size: 1 << 30, Role: mirror.Primary, Disk: mirror.UpToDate, End: 12345, Waiting: "waits for beta",
 			Peers: []mirror.PeerStatus{
 				{Node: "beta", Connection: mirror.Connected, Replication: mirror.CatchUp, Role: &secondary, Disk: &outdated, Received: 45, Behind: 41 << 20,
+					Slow:     &mirror.SlowStatus{Reason: "slow: writes waited for it"},
 					Progress: &mirror.Progress{Done: 30 << 20, Total: 120 << 20, Speed: 10 << 20, Left: 9 * time.Second}},
 				{Node: "gamma", Connection: mirror.Connecting, OutOfSync: 5 << 20, Behind: 5 << 20, Problem: "cannot connect: connection refused"},
 				{Node: "delta", Connection: mirror.StandAlone, Role: &primary, Disk: &upToDate,

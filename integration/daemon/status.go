@@ -48,7 +48,10 @@ type Peer struct {
 	Replication string `json:"replication"`
 	Disk        string `json:"disk"`
 	Member      bool   `json:"member"`
+	Received    uint64 `json:"received"`
+	Behind      int64  `json:"behind"`
 	OutOfSync   int64  `json:"outOfSync"`
+	Slow        *Slow  `json:"slow"`
 	Verdict     string `json:"verdict"`
 	Problem     string `json:"problem"`
 	CatchUps    int    `json:"catchUps"`
@@ -60,6 +63,12 @@ type Peer struct {
 		Speed   int64 `json:"speed"`
 		Left    int64 `json:"leftNanoseconds"`
 	} `json:"progress"`
+}
+
+// Slow is what is said of a peer that left the in-sync set for being slow.
+type Slow struct {
+	Since  time.Time `json:"since"`
+	Reason string    `json:"reason"`
 }
 
 // Peer returns the named peer's part, the zero Peer if there is none.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -70,9 +71,22 @@ func (w *Network) Restore() {
 	}
 }
 
-func (w *Network) run(args ...string) {
+// Sent is how many bytes a node has put on the cable.
+func (w *Network) Sent(node string) int64 {
 	w.t.Helper()
-	if out, err := exec.Command(args[0], args[1:]...).CombinedOutput(); err != nil {
+	out := w.run("ip", "netns", "exec", w.namespace(node), "cat", "/sys/class/net/cable/statistics/tx_bytes")
+	n, err := strconv.ParseInt(strings.TrimSpace(out), 10, 64)
+	if err != nil {
+		w.t.Fatalf("bytes sent by %s: %v", node, err)
+	}
+	return n
+}
+
+func (w *Network) run(args ...string) string {
+	w.t.Helper()
+	out, err := exec.Command(args[0], args[1:]...).CombinedOutput()
+	if err != nil {
 		w.t.Fatalf("%s: %v\n%s", strings.Join(args, " "), err, out)
 	}
+	return string(out)
 }

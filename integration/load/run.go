@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -39,6 +40,9 @@ type Options struct {
 	Workers int
 	// Rate is the most that all workers write, bytes per second; 0 is no limit.
 	Rate int64
+	// Written, unless nil, counts the bytes of writes as they are answered; trims and
+	// zeroings, which carry none, are left out.
+	Written *atomic.Int64
 }
 
 // Run loads the export through c until ctx ends or every worker has met an
@@ -57,7 +61,7 @@ func Run(ctx context.Context, c *Client, m *Model, o Options) (Stats, error) {
 	)
 	share := m.Blocks() / workers
 	for i := range workers {
-		w := &worker{c: c, m: m, first: i * share, blocks: share,
+		w := &worker{c: c, m: m, first: i * share, blocks: share, written: o.Written,
 			rng: rand.New(rand.NewPCG(o.Seed, uint64(i))), buf: make([]byte, maxBlocks*BlockSize)}
 		all.Go(func() {
 			var err error
@@ -122,6 +126,7 @@ type worker struct {
 	rng           *rand.Rand
 	buf           []byte
 	stats         Stats
+	written       *atomic.Int64 // may be nil
 }
 
 // step makes one request.
@@ -137,6 +142,9 @@ func (w *worker) step() error {
 			Fill(p[i*BlockSize:][:BlockSize], first+i, value)
 		}
 		err = w.change(change{first, count, value, fua}, func() error { return w.c.WriteAt(p, off, fua) })
+		if err == nil && w.written != nil {
+			w.written.Add(int64(len(p)))
+		}
 	case kind < 76:
 		err = w.change(change{first, count, 0, false}, func() error { return w.c.Trim(off, len(p)) })
 	case kind < 80:
