@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/lockstep-storage/lockstep/benchmarks/fio"
 	"github.com/lockstep-storage/lockstep/integration/harness"
 )
 
@@ -20,15 +21,15 @@ func TestFioMeasuresForeignServers(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(s.close)
-		if err := fill(ctx, s.uri, size); err != nil {
+		if err := fio.Fill(ctx, s.uri, size); err != nil {
 			t.Fatalf("%s: %v", s.name, err)
 		}
-		for _, w := range []workload{{rw: "randwrite", bs: "4k", depth: 4, fsync: true}, {rw: "randread", bs: "4k", depth: 4}} {
-			got, err := fio(ctx, s.uri, size, w, 200*time.Millisecond)
+		for _, w := range []fio.Workload{{RW: "randwrite", BS: "4k", Depth: 4, Fsync: true}, {RW: "randread", BS: "4k", Depth: 4}} {
+			got, err := fio.Run(ctx, s.uri, size, w, 200*time.Millisecond)
 			if err != nil {
 				t.Fatalf("%s on %s: %v", w, s.name, err)
 			}
-			if got.IOPS <= 0 || got.Bytes <= 0 || got.MeanMicros <= 0 {
+			if got.IOPS <= 0 || got.Bytes <= 0 || got.MeanMicros <= 0 || got.Latency == nil || got.Latency.P99 <= 0 {
 				t.Errorf("%s on %s: %+v", w, s.name, got)
 			}
 		}

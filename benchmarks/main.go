@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lockstep-storage/lockstep/benchmarks/fio"
 	"github.com/lockstep-storage/lockstep/benchmarks/report"
 	"github.com/lockstep-storage/lockstep/integration/wire"
 )
@@ -133,7 +134,7 @@ func (b *bench) open(ctx context.Context, start func() (*server, error)) (*serve
 		return nil, err
 	}
 	b.report.Versions[s.name] = s.version
-	if err := fill(ctx, s.uri, b.mib<<20); err != nil {
+	if err := fio.Fill(ctx, s.uri, b.mib<<20); err != nil {
 		s.close()
 		return nil, fmt.Errorf("fill %s: %w", s.name, err)
 	}
@@ -200,7 +201,7 @@ func (b *bench) measure(ctx context.Context, cell string, servers []*server, ws 
 	for i, s := range servers {
 		w := ws[i%len(ws)]
 		results[i] = &report.Result{Cell: cell, Server: s.name, Unit: report.IOPS}
-		if w.bs != "4k" {
+		if w.BS != "4k" {
 			results[i].Unit = report.MBPerSec
 		}
 		if len(ws) > 1 {
@@ -212,7 +213,7 @@ func (b *bench) measure(ctx context.Context, cell string, servers []*server, ws 
 			i := (turn + run) % len(servers) // nobody is always first
 			s, w := servers[i], ws[i%len(ws)]
 			report.Progress(fmt.Sprintf("%s on %s, run %d of %d", w, s.name, run+1, b.runs))
-			got, err := fio(ctx, s.uri, b.mib<<20, w, time.Duration(b.secs*float64(time.Second)))
+			got, err := fio.Run(ctx, s.uri, b.mib<<20, w.Workload, time.Duration(b.secs*float64(time.Second)))
 			if err != nil {
 				return nil, fmt.Errorf("%s on %s: %w", w, s.name, err)
 			}
