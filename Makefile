@@ -33,11 +33,11 @@ endif
 export CGO_ENABLED := 0
 race: export CGO_ENABLED := 1
 
-.PHONY: help build test lint unit race plain crash kill p3 fuzz integration p8 lab demo bench bench-storage cover vuln clean tools
+.PHONY: help build test lint unit race plain crash kill p3 fuzz integration p8 lab demo bench bench-storage bench-replication cover vuln clean tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build: ## the static binary, bin/lockstep
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lockstep ./cmd/lockstep
@@ -94,6 +94,10 @@ bench: build ## fio on Lockstep, nbdkit and qemu-nbd, side by side; SECS=5 RUNS=
 bench-storage: build ## journal and volume beside plain files, on a real disk; SECS=2 RUNS=3
 	$(GO) run ./benchmarks/storage -secs $(if $(filter file,$(origin SECS)),2,$(SECS)) -runs $(RUNS) -json bench-storage.json
 
+bench-replication: build ## mirrored writes beside qemu's mirror, resyncs beside nbdcopy; SECS=2 RUNS=3
+	@scripts/install-tools bench
+	$(GO) run ./benchmarks/replication -secs $(if $(filter file,$(origin SECS)),2,$(SECS)) -runs $(RUNS) -json bench-replication.json
+
 cover: ## test coverage by package, cover.out for `go tool cover`
 	$(GO) test -short -coverpkg ./... -coverprofile cover.out ./...
 	@$(GO) tool cover -func cover.out | tail -n 1
@@ -102,4 +106,4 @@ vuln: ## known vulnerabilities; needs the network for its database, which CI has
 	$(GO) tool govulncheck ./...
 
 clean: ## remove what was built here
-	rm -rf bin cover.out bench.json bench-storage.json
+	rm -rf bin cover.out bench.json bench-storage.json bench-replication.json

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/lockstep-storage/lockstep/benchmarks/fio"
+	"github.com/lockstep-storage/lockstep/benchmarks/peer"
 	"github.com/lockstep-storage/lockstep/benchmarks/report"
 	"github.com/lockstep-storage/lockstep/integration/wire"
 )
@@ -101,67 +103,67 @@ type bench struct {
 }
 
 // foreign are the servers that ours are measured beside.
-var foreign = []func(context.Context, string, int64) (*server, error){startNbdkit, startQemuNBD}
+var foreign = []func(context.Context, string, int64) (*peer.Server, error){startNbdkit, startQemuNBD}
 
 // beside runs the workloads of a single copy and of a mirror, each in turns
 // with the foreign servers.
 func (b *bench) beside(ctx context.Context) error {
-	var theirs []*server
+	var theirs []*peer.Server
 	for _, start := range foreign {
-		s, err := b.open(ctx, func() (*server, error) { return start(ctx, b.dir, b.mib<<20) })
+		s, err := b.open(ctx, func() (*peer.Server, error) { return start(ctx, b.dir, b.mib<<20) })
 		if err != nil {
 			return err
 		}
-		defer s.close()
+		defer s.Close()
 		theirs = append(theirs, s)
 	}
-	err := b.against(ctx, theirs, "", single, func() (*server, error) {
+	err := b.against(ctx, theirs, "", single, func() (*peer.Server, error) {
 		return startLockstep(ctx, b.bin, b.dir, b.mib<<20)
 	})
 	if err != nil {
 		return err
 	}
-	return b.against(ctx, theirs, "mirror-", onMirror, func() (*server, error) {
+	return b.against(ctx, theirs, "mirror-", onMirror, func() (*peer.Server, error) {
 		return startMirror(ctx, b.bin, filepath.Join(b.dir, "near"), b.mib<<20, 0)
 	})
 }
 
 // open starts a server and fills its export.
-func (b *bench) open(ctx context.Context, start func() (*server, error)) (*server, error) {
+func (b *bench) open(ctx context.Context, start func() (*peer.Server, error)) (*peer.Server, error) {
 	s, err := start()
 	if err != nil {
 		return nil, err
 	}
-	b.report.Versions[s.name] = s.version
-	if err := fill(ctx, s.uri, b.mib<<20); err != nil {
-		s.close()
-		return nil, fmt.Errorf("fill %s: %w", s.name, err)
+	b.report.Versions[s.Name] = s.Version
+	if err := fio.Fill(ctx, s.URI, b.mib<<20); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("fill %s: %w", s.Name, err)
 	}
 	return s, nil
 }
 
 // against runs workloads on one of our servers and on theirs.
-func (b *bench) against(ctx context.Context, theirs []*server, prefix string, ws []workload, start func() (*server, error)) error {
+func (b *bench) against(ctx context.Context, theirs []*peer.Server, prefix string, ws []workload, start func() (*peer.Server, error)) error {
 	ours, err := b.open(ctx, start)
 	if err != nil {
 		return err
 	}
-	defer ours.close()
+	defer ours.Close()
 	for _, w := range ws {
 		name := prefix + w.String()
 		if !b.only.MatchString(name) {
 			continue
 		}
-		results, err := b.measure(ctx, name, append([]*server{ours}, theirs...), []workload{w})
+		results, err := b.measure(ctx, name, append([]*peer.Server{ours}, theirs...), []workload{w})
 		if err != nil {
 			return err
 		}
 		for i, s := range theirs {
 			target := 0.0
-			if s.name == "nbdkit" {
+			if s.Name == "nbdkit" {
 				target = w.target
 			}
-			b.report.Comparisons = append(b.report.Comparisons, report.Compare(name, s.name, results[0], results[i+1], target))
+			b.report.Comparisons = append(b.report.Comparisons, report.Compare(name, s.Name, results[0], results[i+1], target))
 		}
 	}
 	return nil
@@ -178,14 +180,14 @@ func (b *bench) distant(ctx context.Context) error {
 	if b.report.RoundTrip, err = roundTrip(); err != nil {
 		return err
 	}
-	s, err := b.open(ctx, func() (*server, error) {
+	s, err := b.open(ctx, func() (*peer.Server, error) {
 		return startMirror(ctx, b.bin, filepath.Join(b.dir, "far"), b.mib<<20, oneWay)
 	})
 	if err != nil {
 		return err
 	}
-	defer s.close()
-	results, err := b.measure(ctx, "mirror-1ms", []*server{s, s}, mirrored[:])
+	defer s.Close()
+	results, err := b.measure(ctx, "mirror-1ms", []*peer.Server{s, s}, mirrored[:])
 	if err != nil {
 		return err
 	}
@@ -195,12 +197,12 @@ func (b *bench) distant(ctx context.Context) error {
 
 // measure runs each server with its workload (the only one, or the one of the
 // same index), in turns, so that a slow minute of the machine hits all of them.
-func (b *bench) measure(ctx context.Context, cell string, servers []*server, ws []workload) ([]*report.Result, error) {
+func (b *bench) measure(ctx context.Context, cell string, servers []*peer.Server, ws []workload) ([]*report.Result, error) {
 	results := make([]*report.Result, len(servers))
 	for i, s := range servers {
 		w := ws[i%len(ws)]
-		results[i] = &report.Result{Cell: cell, Server: s.name, Unit: report.IOPS}
-		if w.bs != "4k" {
+		results[i] = &report.Result{Cell: cell, Server: s.Name, Unit: report.IOPS}
+		if w.BS != "4k" {
 			results[i].Unit = report.MBPerSec
 		}
 		if len(ws) > 1 {
@@ -211,10 +213,10 @@ func (b *bench) measure(ctx context.Context, cell string, servers []*server, ws 
 		for turn := range servers {
 			i := (turn + run) % len(servers) // nobody is always first
 			s, w := servers[i], ws[i%len(ws)]
-			report.Progress(fmt.Sprintf("%s on %s, run %d of %d", w, s.name, run+1, b.runs))
-			got, err := fio(ctx, s.uri, b.mib<<20, w, time.Duration(b.secs*float64(time.Second)))
+			report.Progress(fmt.Sprintf("%s on %s, run %d of %d", w, s.Name, run+1, b.runs))
+			got, err := fio.Run(ctx, s.URI, b.mib<<20, w.Workload, time.Duration(b.secs*float64(time.Second)))
 			if err != nil {
-				return nil, fmt.Errorf("%s on %s: %w", w, s.name, err)
+				return nil, fmt.Errorf("%s on %s: %w", w, s.Name, err)
 			}
 			results[i].Samples = append(results[i].Samples, got)
 		}

@@ -23,8 +23,8 @@
 // changes in membership.go and promote.go, on what lag.go says of who is slow, and may be
 // too small for clients (quorum.go); a replica that cannot be caught up from the journal goes through
 // resync_feed.go (what differs, at the pace of pace.go), resync_source.go,
-// resync_compare.go and resync_target.go, can be held back (resync_pause.go), and
-// can be taken back (rollback.go) by what undo.go keeps. When the replica's own disk fails: fault.go, and detach.go
+// resync_compare.go, resync_target.go and resync_write.go, can be held back
+// (resync_pause.go), and can be taken back (rollback.go) by what undo.go keeps. When the replica's own disk fails: fault.go, and detach.go
 // with remote.go. One that lost its journal is repaired (repair.go), for intent.go
 // marked what that leaves in doubt. A replica that is not Primary is read through
 // image.go. Of two that were written to apart split.go tells. Images of before are
@@ -87,7 +87,7 @@
 // Payload in memory by Options.PendingLimit (one request may pass it), and what a
 // round of the applier reads back by a quarter of that, records
 // between journal and store by maxQueue, what a peer owes by sendWindow and
-// resyncWindow, what the target of a resync holds by resyncSyncBytes, its undo on
+// resyncWindow, what the target of a resync holds by twice resyncSyncBytes, its undo on
 // disk by Options.ResyncUndo (32 bytes of memory for each range in it, and 8 MiB),
 // its snapshots by MaxSnapshots and each by Options.SnapshotLimit (the same memory),
 // reads for a diskless Primary by maxReads a connection, the journal by its size, a

@@ -60,7 +60,8 @@ func (l *link) follow() error {
 	if err := l.write(ready); err != nil {
 		return err
 	}
-	err = l.together(l.receive, l.answer, l.compareLoop)
+	err = l.together(l.receive, l.answer, l.compareLoop, l.writeLoop)
+	l.dropHeld()
 	l.server.wg.Wait()
 	return err
 }
@@ -122,7 +123,6 @@ func nextEntry(h History, lsn LSN) *Generation {
 
 // receive takes in the stream.
 func (l *link) receive() error {
-	defer l.dropHeld()
 	for {
 		t, body, err := l.next()
 		if err != nil {
@@ -152,10 +152,7 @@ func (l *link) receive() error {
 			return err
 		}
 		if !l.in.Buffered() {
-			if err := l.writeInTime(); err != nil {
-				return err
-			}
-			if err := l.syncInTime(); err != nil {
+			if err := l.passInTime(); err != nil {
 				return err
 			}
 			if err := l.acknowledge(false); err != nil {
@@ -435,7 +432,7 @@ func (l *link) awaitRoom(bytes int64) error {
 	end := v.end
 	v.seq.Unlock()
 	v.mu.Unlock()
-	err := l.writeHeld() // the applier may wait for it
+	err := l.passHeld() // the applier may wait for it
 	v.mu.Lock()
 	if err == nil {
 		err = v.await(l.ctx, func() (bool, error) {

@@ -102,6 +102,65 @@ func TestResyncWithoutChecksums(t *testing.T) {
 	}
 }
 
+// Where everything differs little is compared, and all of it arrives.
+func TestResyncOfWhatAllDiffers(t *testing.T) {
+	rng := seed(t)
+	u := newCompareRig(t, rng, nil)
+	copy(u.image, randomly(rng, compareArea))
+	u.rewrite()
+	u.b.start()
+	u.members()
+	last := u.a.peer("b").LastResync
+	if last == nil || last.Equal != 0 || last.Copied != compareArea || last.Compared > compareArea/2 || last.Compared < blindLeast {
+		t.Errorf("%+v", last)
+	}
+	u.inSync("a", "b")
+}
+
+// What is sent without a comparison is no more than what differed before.
+func TestUnlike(t *testing.T) {
+	const piece = MaxCompare
+	rng := seed(t)
+	for range 100 {
+		var u unlike
+		differed, inVain := int64(0), int64(0)
+		for range 1 + rng.IntN(10) { // stretches that differ, and some that do not
+			for differs := range 2 {
+				for range rng.IntN(1000) {
+					switch blind := u.sends(piece); {
+					case !blind && differs == 1:
+						u.judged(piece, 0)
+						differed += piece
+					case !blind:
+						u.judged(piece, 1)
+						if u.blind != 0 {
+							t.Fatal("something is equal, and more is sent without a look")
+						}
+					case differs == 1:
+						differed += piece
+					default:
+						inVain += piece
+					}
+					if u.blind > blindMost || inVain > differed {
+						t.Fatalf("%d bytes sent in vain, %d differed: %+v", inVain, differed, u)
+					}
+				}
+			}
+		}
+	}
+	var u unlike
+	compared := int64(0)
+	for range (1 << 30) / piece {
+		if !u.sends(piece) {
+			compared += piece
+			u.judged(piece, 0)
+		}
+	}
+	if compared > 16<<20 {
+		t.Errorf("%d bytes of 1 GiB that differs are compared", compared)
+	}
+}
+
 // Writes that arrive while blocks are compared are on both sides in the end,
 // whichever of them either side had when it looked.
 func TestResyncComparesUnderWrites(t *testing.T) {

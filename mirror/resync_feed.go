@@ -33,6 +33,43 @@ type feeder struct {
 	// asked are the ChecksumRequests under way, oldest first.
 	asked []ChecksumRequest
 	sums  []checksum
+	unlike
+}
+
+// unlike remembers how much was found to differ without a block between that is
+// equal. As much again is then sent without a comparison, which costs both sides a
+// read and a hash, before the next one: what is sent in vain where a stretch that
+// differs ends is no more than went before, and bounded.
+type unlike struct {
+	run   int64 // bytes found to differ, or sent without a comparison
+	blind int64 // bytes that are still to be sent so
+}
+
+const (
+	blindLeast = 1 << 20 // a run is as long before it counts
+	blindMost  = 64 << 20
+)
+
+// judged: of so many bytes that were compared, so many are equal.
+func (u *unlike) judged(compared, equal int64) {
+	if equal > 0 {
+		*u = unlike{}
+		return
+	}
+	if u.run += compared; u.run >= blindLeast && u.blind == 0 {
+		u.blind = min(u.run, blindMost)
+	}
+}
+
+// sends reports whether the next n bytes are to be sent without a comparison, and
+// then counts them.
+func (u *unlike) sends(n int64) bool {
+	if u.blind == 0 {
+		return false
+	}
+	u.blind -= min(n, u.blind)
+	u.run += n
+	return true
 }
 
 // A feed is a range that has to be sent.
@@ -161,18 +198,20 @@ func (f *feeder) take(off, n int64) error {
 		length = min((length+bitmap.BlockSize-1)/bitmap.BlockSize*bitmap.BlockSize, n)
 	}
 	cost := int64(bitmap.BlockSize)
+	compare := data && f.hash != nil
+	if compare {
+		length = min(length, MaxCompare)
+		compare = !f.sends(length)
+	} else if data {
+		length = min(length, MaxBlockPayload)
+	}
 	if data {
-		most := int64(MaxBlockPayload)
-		if f.hash != nil {
-			most = MaxCompare
-		}
-		length = min(length, most)
 		cost = length
 	}
 	f.next = off + length
 	f.l.v.mu.Lock()
 	f.l.v.pace.take(cost)
-	if !data || f.hash == nil {
+	if !compare {
 		f.r.push(off, length, data)
 		kick(f.l.kick)
 		f.l.v.mu.Unlock()
@@ -220,6 +259,7 @@ func (f *feeder) judge(m *Checksums) error {
 		r.remaining.Set(off, n)
 		r.push(off, n, true)
 	}
+	f.judged(c.Length, equal)
 	r.compared += c.Length
 	r.equal += equal
 	r.note()

@@ -4,40 +4,21 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/lockstep-storage/lockstep/block"
-	"github.com/lockstep-storage/lockstep/snapshot"
 )
 
-// A resyncTarget receives blocks (replication.md 7).
+// A resyncTarget receives blocks (replication.md 7). The receiver fills one batch of
+// them while writeLoop writes the one before (resync_write.go).
 type resyncTarget struct {
-	blocks   uint64
-	bytes    int64
-	unsynced int64     // bytes written since the store was synced
-	pending  int       // blocks since then
-	since    time.Time // the first of them was written
-	total    int64
-	whole    bool // every block came and is durable
+	batches chan *heldBatch // to writeLoop
 
-	// held are blocks that came and are not written yet, so that what many of them
-	// overwrite is preserved by one sync. The receiver's own.
-	held      []heldBlock
-	heldSince time.Time
-	heldBytes int64 // of payload
-}
+	// v.mu guards these.
+	blocks uint64
+	bytes  int64
+	total  int64
+	whole  bool  // every block came and is durable
+	heldAt []LSN // of the batches that are not written yet, oldest first
 
-// A heldBlock is a range of zeroes if it has no buffer.
-type heldBlock struct {
-	off, n int64
-	buf    *block.Buffer
-}
-
-func (b *heldBlock) write(store Store) error {
-	if b.buf == nil {
-		return store.Zero(b.off, b.n, true)
-	}
-	_, err := store.WriteAt(b.buf.Bytes(), b.off)
-	return err
+	filling *heldBatch // the receiver's own
 }
 
 // resyncSyncBytes is how much is written to the store between two syncs, each
@@ -92,7 +73,7 @@ func (l *link) beginResync(m *Proceed) error {
 	v.standAt(m.From-1, m.PrevCRC)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	l.target.resync = &resyncTarget{}
+	l.target.resync = &resyncTarget{batches: make(chan *heldBatch), filling: &heldBatch{}}
 	l.target.compares = make(chan ChecksumRequest, maxCompares)
 	kick(l.kick) // the source is told of a pause
 	v.emit(EventResync, l.peer.node, "it begins")
@@ -225,14 +206,8 @@ func (l *link) resyncFrame(t FrameType, body []byte) error {
 		if err := m.Decode(body); err != nil {
 			return err
 		}
-		if err := l.syncBlocks(); err != nil {
-			return err
-		}
-		v.mu.Lock()
-		r.whole = true
-		v.mu.Unlock()
-		kick(l.kick)
-		return nil
+		r.filling.end = true
+		return l.passHeld()
 	}
 	return l.block(body)
 }
@@ -256,16 +231,15 @@ func (l *link) block(body []byte) error {
 	if err != nil {
 		return err
 	}
-	if len(r.held) == 0 {
-		r.heldSince = time.Now()
-		v.mu.Lock()
-		v.held, v.heldAt = true, v.stable
-		v.mu.Unlock()
+	b := r.filling
+	if len(b.blocks) == 0 {
+		b.since = time.Now()
+		v.hold(r)
 	}
-	r.held = append(r.held, heldBlock{m.Offset, m.Length, buf})
-	r.heldBytes += int64(m.PayloadLen())
-	if r.heldBytes >= resyncSyncBytes || len(r.held) >= resyncSyncBlocks {
-		return l.writeHeld()
+	b.blocks = append(b.blocks, heldBlock{m.Offset, m.Length, buf})
+	b.bytes += int64(m.PayloadLen())
+	if b.bytes >= resyncSyncBytes || len(b.blocks) >= resyncSyncBlocks {
+		return l.passHeld()
 	}
 	return nil
 }
@@ -274,100 +248,26 @@ func (l *link) block(body []byte) error {
 // anything comes: a source that compares has gaps between them.
 const resyncHoldDelay = 20 * time.Millisecond
 
-// writeInTime writes what is held if that has waited long enough.
-func (l *link) writeInTime() error {
+// passInTime passes what is held on to be written if that has waited long enough.
+func (l *link) passInTime() error {
 	r := l.target.resync
-	if r == nil || len(r.held) == 0 || time.Since(r.heldSince) < resyncHoldDelay {
+	if r == nil || len(r.filling.blocks) == 0 || time.Since(r.filling.since) < resyncHoldDelay {
 		return nil
 	}
-	return l.writeHeld()
+	return l.passHeld()
 }
 
-// writeHeld writes what is held to the store, once what it overwrites is preserved.
-func (l *link) writeHeld() error {
-	v, r := l.v, l.target.resync
-	if r == nil || len(r.held) == 0 {
+// passHeld passes what is held on to be written. It waits while two batches are.
+func (l *link) passHeld() error {
+	r := l.target.resync
+	if r == nil || len(r.filling.blocks) == 0 && !r.filling.end {
 		return nil
 	}
-	ranges := make([]snapshot.Range, len(r.held))
-	for i, b := range r.held {
-		ranges[i] = snapshot.Range{Off: b.off, N: b.n}
-	}
-	if err := v.preserve(ranges); err != nil {
-		return fmt.Errorf("preserve what resync blocks overwrite: %w", err)
-	}
-	bytes := int64(0)
-	for _, b := range r.held {
-		err := b.write(v.store)
-		for isNoSpace(err) && v.yieldSnapshot(err) {
-			err = b.write(v.store)
-		}
-		if err != nil {
-			if !isNoSpace(err) {
-				v.faultStore(err)
-			}
-			return fmt.Errorf("write a resync block at %d: %w", b.off, err)
-		}
-		bytes += b.n
-	}
-	v.mu.Lock()
-	r.blocks += uint64(len(r.held))
-	r.bytes += bytes
-	v.mu.Unlock()
-	if r.pending == 0 {
-		r.since = time.Now()
-	}
-	r.unsynced += r.heldBytes
-	r.pending += len(r.held)
-	l.dropHeld()
-	if r.unsynced >= resyncSyncBytes || r.pending >= resyncSyncBlocks {
-		return l.syncBlocks()
-	}
-	return nil
-}
-
-// dropHeld lets go of what is held, written or not: what was not acknowledged is
-// sent again.
-func (l *link) dropHeld() {
-	v, r := l.v, l.target.resync
-	if r == nil || len(r.held) == 0 {
-		return
-	}
-	for _, b := range r.held {
-		if b.buf != nil {
-			b.buf.Unref()
-		}
-	}
-	clear(r.held)
-	r.held, r.heldBytes = r.held[:0], 0
-	v.mu.Lock()
-	v.held = false
-	v.mu.Unlock()
-	kick(v.applyKick)
-}
-
-// resyncSyncDelay is how long blocks wait for a sync at most, while more come: so a
-// slow resync is acknowledged as it goes on.
-const resyncSyncDelay = 200 * time.Millisecond
-
-// syncInTime syncs the blocks that have waited long enough.
-func (l *link) syncInTime() error {
-	r := l.target.resync
-	if r == nil || r.pending == 0 || time.Since(r.since) < resyncSyncDelay {
+	select {
+	case r.batches <- r.filling:
+		r.filling = &heldBatch{}
 		return nil
+	case <-l.ctx.Done():
+		return l.ctx.Err()
 	}
-	return l.syncBlocks()
-}
-
-// syncBlocks makes every block that came durable in the store.
-func (l *link) syncBlocks() error {
-	r := l.target.resync
-	if err := l.writeHeld(); err != nil {
-		return err
-	}
-	if err := l.v.syncStore(); err != nil {
-		return err
-	}
-	r.unsynced, r.pending = 0, 0
-	return l.write(&BlockAck{Blocks: r.blocks, Bytes: r.bytes})
 }

@@ -112,6 +112,44 @@ func TestTrace8a(t *testing.T) {
 	u.inSync("a", "b")
 }
 
+// Of two batches that are held the older one says how far the applier may go: the
+// receiver fills one while the other is written.
+func TestHeldBatches(t *testing.T) {
+	r := newRig(t, nil, "a")
+	v, u := r.node("a").vol, &resyncTarget{filling: &heldBatch{}}
+	expect := func(what string, held bool, at LSN) {
+		t.Helper()
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		if v.held != held || held && v.heldAt != at {
+			t.Errorf("%s: held %v, at LSN %d", what, v.held, v.heldAt)
+		}
+	}
+	hold := func(at LSN) {
+		v.mu.Lock()
+		stable := v.stable
+		v.stable = at
+		v.mu.Unlock()
+		v.hold(u)
+		v.mu.Lock()
+		v.stable = stable
+		v.mu.Unlock()
+	}
+	hold(3)
+	hold(7)
+	expect("two batches", true, 3)
+	v.letGo(u)
+	expect("the older one is written", true, 7)
+	hold(9)
+	v.letGo(u)
+	expect("and the next", true, 9)
+	v.letGo(u)
+	expect("all are written", false, 0)
+	hold(9)
+	(&link{v: v, target: targetState{resync: u}}).dropHeld()
+	expect("the session is over", false, 0)
+}
+
 // While blocks are held, the applier does not pass what was stable when the first
 // of them came (8a).
 func TestTrace8aApplierWaits(t *testing.T) {

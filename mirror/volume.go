@@ -132,7 +132,7 @@ type state struct {
 	applied    LSN
 	applyCut   LSN // applied up to here although it is in the middle of a write
 	// held: resync blocks wait to be written to the store, and nothing past heldAt is
-	// applied before they are (resync_target.go).
+	// applied before they are (resync_write.go).
 	held       bool
 	heldAt     LSN
 	checkpoint LSN

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"syscall"
 )
 
@@ -79,13 +80,12 @@ func (s *Snapshot) takeData(src Source, off, n int64) error {
 			}
 		}
 		at := len(s.data)
-		s.data = append(s.data, make([]byte, piece)...)
-		p := s.data[at:]
+		s.data = slices.Grow(s.data, int(piece))
+		p := s.data[at : at+int(piece)] // what it holds is overwritten
 		if k, err := src.ReadAt(p, off); k < len(p) {
 			return fmt.Errorf("read what is to be preserved at %d: %w", off, err)
 		}
-		s.data = s.data[:at]
-		for len(p) > 0 {
+		for in := at; len(p) > 0; {
 			run, zero := runOf(p)
 			x := extent{off: off, n: int64(run)}
 			if !zero {
@@ -94,10 +94,14 @@ func (s *Snapshot) takeData(src Source, off, n int64) error {
 			if err := s.add(x); err != nil {
 				return err
 			}
-			if !zero {
-				s.data = append(s.data, p[:run]...) // where it is, or further in front
+			switch {
+			case zero:
+			case len(s.data) == in: // it is where it belongs
+				s.data = s.data[:in+run]
+			default:
+				s.data = append(s.data, p[:run]...)
 			}
-			p, off, n = p[run:], off+int64(run), n-int64(run)
+			p, in, off, n = p[run:], in+run, off+int64(run), n-int64(run)
 		}
 	}
 	return nil

@@ -50,6 +50,16 @@ type File struct {
 	cold   atomic.Bool // the file system cannot say what is in the page cache
 	memory bool        // the file system is memory: no read waits for a disk
 	noHole atomic.Bool // nor where holes are
+
+	full    atomic.Pointer[dataRun] // that was found last
+	punched atomic.Uint64           // times that holes were made
+}
+
+// A dataRun is a range that holds no hole, as long as none has been made since. To
+// look for the next hole costs a file system up to the rest of the file.
+type dataRun struct {
+	off, end int64
+	punched  uint64
 }
 
 // CreateFile makes a file of size bytes, at least 1, that read as zeroes, and
@@ -305,6 +315,7 @@ func (s *File) Zero(off, n int64, punch bool) error {
 	if n == 0 {
 		return nil
 	}
+	defer s.punched.Add(1) // not before: what was found meanwhile is void
 	whole := func(off, n int64) error { return zeroRange(s.fd, off, n, punch) }
 	var err error
 	if s.direct != nil {
@@ -402,6 +413,10 @@ func (s *File) extent(off, end int64) (next int64, data bool, err error) {
 	if s.device || s.noHole.Load() {
 		return end, true, nil
 	}
+	punched := s.punched.Load()
+	if r := s.full.Load(); r != nil && r.punched == punched && r.off <= off && off < r.end {
+		return min(r.end, end), true, nil
+	}
 	next, err = unix.Seek(s.fd, off, unix.SEEK_DATA)
 	switch {
 	case err == unix.ENXIO: // no data behind off
@@ -415,6 +430,9 @@ func (s *File) extent(off, end int64) (next int64, data bool, err error) {
 		return min(next, end), false, nil
 	}
 	next, err = unix.Seek(s.fd, off, unix.SEEK_HOLE)
+	if err == nil {
+		s.full.Store(&dataRun{off, next, punched})
+	}
 	return min(next, end), true, err
 }
 

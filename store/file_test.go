@@ -92,6 +92,54 @@ func TestPunchGivesSpaceBack(t *testing.T) {
 	}
 }
 
+// What was found to be full is not looked for again, until a hole is made, wherever
+// that is; the next look finds the hole.
+func TestExtentsRememberWhatIsFull(t *testing.T) {
+	s := create(t, t.TempDir(), FileOptions{})
+	size, at := s.Size(), s.Size()/2&^(1<<20-1)
+	full := func(off, n int64) (length int64) {
+		t.Helper()
+		err := s.Extents(off, n, func(_, n int64, data bool) error {
+			if data {
+				length += n
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return length
+	}
+	if err := writeZeroes(s.f, 0, size); err != nil {
+		t.Fatal(err)
+	}
+	if got := full(0, size); got != size {
+		t.Fatalf("%d bytes of a full file are data", got)
+	}
+	if r := s.full.Load(); r == nil || r.off != 0 || r.end != size {
+		t.Errorf("what was found is %+v", r)
+	}
+	was := s.full.Load()
+	if got := full(at, 64<<10); got != 64<<10 || s.full.Load() != was {
+		t.Errorf("a part of it is looked for again: %d bytes are data", got)
+	}
+	if err := s.Zero(at, 1<<20, true); err != nil {
+		t.Fatal(err)
+	}
+	if got := full(at, 1<<20); got != 0 {
+		t.Errorf("%d bytes of a hole are data", got)
+	}
+	if got := full(0, size); got != size-1<<20 {
+		t.Errorf("%d bytes are data beside a hole of %d", got, 1<<20)
+	}
+	if _, err := s.WriteAt(make([]byte, 4096), at); err != nil {
+		t.Fatal(err)
+	}
+	if got := full(at, 1<<20); got == 0 {
+		t.Error("what was written into a hole is no data")
+	}
+}
+
 func TestCreateOverwritesNothing(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"file", "empty", "dir", "dangling"} {

@@ -35,13 +35,14 @@ type Latency struct {
 const (
 	IOPS     = "IOPS"
 	MBPerSec = "MB/s"
+	MBPerCPU = "MB/CPU-s" // for each second of processor time
 )
 
 // A Result is every run of one workload on one server.
 type Result struct {
 	Cell    string   `json:"cell"` // the workload's name
 	Server  string   `json:"server"`
-	Unit    string   `json:"unit"` // IOPS, or MBPerSec for large blocks
+	Unit    string   `json:"unit"` // one of the above
 	Samples []Sample `json:"samples"`
 }
 
@@ -52,11 +53,20 @@ func (r *Result) values() []float64 {
 	v := make([]float64, len(r.Samples))
 	for i, s := range r.Samples {
 		v[i] = s.IOPS
-		if r.Unit == MBPerSec {
+		if r.Unit != IOPS {
 			v[i] = s.Bytes / 1e6
 		}
 	}
 	return v
+}
+
+// MeanMicros is the median of the runs' mean latencies.
+func (r *Result) MeanMicros() float64 {
+	v := make([]float64, len(r.Samples))
+	for i, s := range r.Samples {
+		v[i] = s.MeanMicros
+	}
+	return Median(v)
 }
 
 // latency is the median of the runs of each figure; ok is false without any.
@@ -119,7 +129,26 @@ type Limit struct {
 }
 
 func (l Limit) String() string {
-	return fmt.Sprintf("limit %s %.1f %s of %.1f", l.Name, l.Value, l.Unit, l.Most)
+	return fmt.Sprintf("limit %s %s %s of %s", l.Name, short(l.Value), l.Unit, short(l.Most))
+}
+
+// A Figure is one line of the outcome that nothing is aimed for: it explains others.
+type Figure struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit"`
+}
+
+func (f Figure) String() string {
+	return fmt.Sprintf("figure %s %s %s", f.Name, short(f.Value), f.Unit)
+}
+
+// short is a value with three digits or so.
+func short(v float64) string {
+	if v < 10 {
+		return fmt.Sprintf("%.2f", v)
+	}
+	return fmt.Sprintf("%.1f", v)
 }
 
 // A Report is everything that a run of the benchmarks measured.
@@ -133,6 +162,7 @@ type Report struct {
 	Results     []*Result         `json:"results"`
 	Comparisons []Comparison      `json:"comparisons"`
 	Limits      []Limit           `json:"limits,omitempty"`
+	Figures     []Figure          `json:"figures,omitempty"`
 }
 
 // Print writes the table, one row for each workload, latencies where they were
@@ -151,6 +181,9 @@ func (r *Report) Print(w io.Writer) error {
 	for _, l := range r.Limits {
 		fmt.Fprintln(w, l)
 	}
+	for _, f := range r.Figures {
+		fmt.Fprintln(w, f)
+	}
 	fmt.Fprintln(w)
 	for _, c := range r.Comparisons {
 		if c.Target == 0 {
@@ -159,7 +192,7 @@ func (r *Report) Print(w io.Writer) error {
 		fmt.Fprintf(w, "target %s: %.2f of %s, wanted %.2f: %s\n", c.Name, c.Ratio, c.Peer, c.Target, verdict(c.Ratio >= c.Target))
 	}
 	for _, l := range r.Limits {
-		fmt.Fprintf(w, "target %s: %.1f %s, wanted at most %.1f: %s\n", l.Name, l.Value, l.Unit, l.Most, verdict(l.Value <= l.Most))
+		fmt.Fprintf(w, "target %s: %s %s, wanted at most %s: %s\n", l.Name, short(l.Value), l.Unit, short(l.Most), verdict(l.Value <= l.Most))
 	}
 	return nil
 }

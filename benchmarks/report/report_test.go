@@ -17,7 +17,8 @@ func TestReportPrintsMediansAndRatios(t *testing.T) {
 	ours, theirs := iops("lockstep", 300, 100, 200), iops("nbdkit", 400, 50)
 	r := &Report{Results: []*Result{ours, theirs},
 		Comparisons: []Comparison{Compare("randwrite-4k-qd1", "nbdkit", ours, theirs, 1)},
-		Limits:      []Limit{{"restart", 40, 50, "ms"}}}
+		Limits:      []Limit{{"restart", 40, 50, "ms"}},
+		Figures:     []Figure{{"round-trip", 41.23, "us"}}}
 	var got bytes.Buffer
 	if err := r.Print(&got); err != nil {
 		t.Fatal(err)

@@ -26,6 +26,8 @@ type Config struct {
 	// Prefix goes before every command that starts the daemon, such as
 	// "ip netns exec NAME".
 	Prefix []string
+	// Extra is further YAML for the config file.
+	Extra string
 }
 
 // A Node is one daemon: its directory, and its process while it runs.
@@ -52,6 +54,7 @@ func New(c Config) (*Node, error) {
 	for name, addr := range c.Dial {
 		fmt.Fprintf(&y, "  %s: %q\n", name, addr)
 	}
+	y.WriteString(c.Extra)
 	return n, os.WriteFile(n.ConfigFile(), []byte(y.String()), 0o644)
 }
 

@@ -26,6 +26,8 @@ type PairOptions struct {
 	OneWay  time.Duration
 	// CreateFlags are, by node, further flags of `lockstep create`.
 	CreateFlags map[string][]string
+	// Extra is further YAML for both nodes' config files.
+	Extra string
 }
 
 // A Place is where a node runs and listens.
@@ -48,7 +50,7 @@ func NewPair(bin, dir string, o PairOptions) (*Pair, error) {
 			}
 		}
 		config[name] = Config{Bin: bin, Dir: filepath.Join(dir, name), Name: name,
-			Prefix: at.Prefix, NBD: at.NBD, Peer: at.Peer, Dial: map[string]string{}}
+			Prefix: at.Prefix, NBD: at.NBD, Peer: at.Peer, Dial: map[string]string{}, Extra: o.Extra}
 	}
 	for name, other := range map[string]string{"alpha": "beta", "beta": "alpha"} {
 		addr := config[other].Peer

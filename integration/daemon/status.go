@@ -43,26 +43,34 @@ type Undo struct {
 
 // Peer is what a volume's status says of one peer.
 type Peer struct {
-	Node        string `json:"node"`
-	Connection  string `json:"connection"`
-	Replication string `json:"replication"`
-	Disk        string `json:"disk"`
-	Member      bool   `json:"member"`
-	Received    uint64 `json:"received"`
-	Behind      int64  `json:"behind"`
-	OutOfSync   int64  `json:"outOfSync"`
-	Slow        *Slow  `json:"slow"`
-	Verdict     string `json:"verdict"`
-	Problem     string `json:"problem"`
-	CatchUps    int    `json:"catchUps"`
-	Resyncs     int    `json:"resyncs"`
-	Progress    *struct {
-		Done    int64 `json:"done"`
-		Total   int64 `json:"total"`
-		Records int64 `json:"records"`
-		Speed   int64 `json:"speed"`
-		Left    int64 `json:"leftNanoseconds"`
-	} `json:"progress"`
+	Node        string    `json:"node"`
+	Connection  string    `json:"connection"`
+	Replication string    `json:"replication"`
+	Disk        string    `json:"disk"`
+	Member      bool      `json:"member"`
+	Received    uint64    `json:"received"`
+	Behind      int64     `json:"behind"`
+	OutOfSync   int64     `json:"outOfSync"`
+	Slow        *Slow     `json:"slow"`
+	Verdict     string    `json:"verdict"`
+	Problem     string    `json:"problem"`
+	CatchUps    int       `json:"catchUps"`
+	Resyncs     int       `json:"resyncs"`
+	Progress    *Progress `json:"progress"`
+	LastResync  *Progress `json:"lastResync"`
+}
+
+// Progress is how far a catch-up or a resync is; bytes.
+type Progress struct {
+	Done     int64         `json:"done"`
+	Total    int64         `json:"total"`
+	Records  int64         `json:"records"`
+	Compared int64         `json:"compared"`
+	Equal    int64         `json:"equal"`
+	Copied   int64         `json:"copied"`
+	Speed    int64         `json:"speed"` // per second
+	Elapsed  time.Duration `json:"elapsedNanoseconds"`
+	Left     time.Duration `json:"leftNanoseconds"`
 }
 
 // Slow is what is said of a peer that left the in-sync set for being slow.
