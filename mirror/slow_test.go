@@ -81,8 +81,8 @@ func TestSlowDiskLeaves(t *testing.T) {
 func TestSlowPrimaryKeepsItsPeers(t *testing.T) {
 	r := newFakeRig(t, budgeted, "a", "b")
 	a, b, c := r.pair()
-	c.write(0, fill(1, rigBlock))
 	ours, theirs := a.stallAt(fakedisk.OpDatasync, "*.seg*", nil), b.stallAt(fakedisk.OpDatasync, "*.seg*", nil)
+	c.write(0, fill(1, rigBlock))
 	w := make(waitDone, 1)
 	go func() { w <- <-c.asyncFlush() }() // a lone flush is synced by its submitter
 	ours.wait(t)
