@@ -33,7 +33,7 @@ type tossed struct {
 // one as long as a member kept its memory, nothing that was read is read
 // differently; and whenever they are healed, both replicas are the same.
 func TestRandomFaults(t *testing.T) {
-	rounds := faultRounds(t, 30, 10)
+	rounds := faultRounds(t, 30, 9)
 	x := toss(t, func(o *Options) { o.PeerTimeout = 500 * time.Millisecond }, 2)
 	for round := range rounds {
 		if x.rng.IntN(3) > 0 || round == rounds-1 {
