@@ -1,4 +1,3 @@
-// Package peer starts the servers that ours are measured beside.
 package peer
 
 import (

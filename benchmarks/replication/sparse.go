@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 
 	"github.com/lockstep-storage/lockstep/benchmarks/report"
 	"github.com/lockstep-storage/lockstep/integration/daemon"
@@ -27,60 +29,64 @@ func (b *bench) sparse(ctx context.Context) error {
 	if !b.wanted(cell) {
 		return nil
 	}
-	p, err := b.pair(ctx, "sparse", sparseSize, daemon.PairOptions{})
-	if err != nil {
-		return err
-	}
-	defer p.Close()
-	for _, n := range p.Nodes() {
-		now, _, err := memory(n.PID())
-		if err != nil {
-			return err
-		}
-		b.figure(cell+"-memory-clean-"+n.Name, float64(now)/(1<<20), "MiB")
-	}
 	var perByte [2][]float64
-	var peaks [2]map[string]float64
+	var peaks [2]map[string][]float64
 	for run := range b.runs {
 		for i := range dirty {
 			i = (i + run) % len(dirty)
-			before, err := resyncs(ctx, p)
+			report.Progress(fmt.Sprintf("%s, %d MiB dirty, run %d of %d", cell, dirty[i]>>20, run+1, b.runs))
+			got, peak, err := b.sparseResync(ctx, fmt.Sprintf("sparse%d-%d", run, i), dirty[i])
 			if err != nil {
-				return err
-			}
-			if err := apart(ctx, p, func() error { return scatter(ctx, p.Alpha, dirty[i]) }, true); err != nil {
-				return err
-			}
-			for _, n := range p.Nodes() {
-				if err := forgetPeak(n.PID()); err != nil {
-					return err
-				}
-			}
-			got, err := awaitResync(ctx, p, before)
-			if err != nil {
-				return err
+				return fmt.Errorf("%s: %w", cell, err)
 			}
 			perByte[i] = append(perByte[i], got.Elapsed.Seconds()/float64(got.Total))
 			if peaks[i] == nil {
-				peaks[i] = map[string]float64{}
+				peaks[i] = map[string][]float64{}
 			}
-			for _, n := range p.Nodes() {
-				_, peak, err := memory(n.PID())
-				if err != nil {
-					return err
-				}
-				peaks[i][n.Name] = max(peaks[i][n.Name], float64(peak)/(1<<20))
+			for node, bytes := range peak {
+				peaks[i][node] = append(peaks[i][node], float64(bytes)/(1<<20))
 			}
 		}
 	}
 	for i, n := range dirty {
 		b.figure(fmt.Sprintf("%s-%dmib", cell, n>>20), 1e-6/report.Median(perByte[i]), "MB/s")
-		for _, node := range p.Nodes() {
-			b.figure(fmt.Sprintf("%s-memory-%dmib-%s", cell, n>>20, node.Name), peaks[i][node.Name], "MiB")
+		for _, node := range []string{"alpha", "beta"} {
+			b.figure(fmt.Sprintf("%s-%dmib-memory-%s", cell, n>>20, node), report.Median(peaks[i][node]), "MiB")
 		}
 	}
 	b.limit(cell+"-time", report.Median(perByte[1])/report.Median(perByte[0]), wantedProportion, "times its share")
 	return nil
+}
+
+// sparseResync resyncs so many bytes on a pair of its own, whose memory holds nothing
+// of an earlier one, and returns what that came to, and the most memory that each node
+// had meanwhile, bytes.
+func (b *bench) sparseResync(ctx context.Context, name string, dirty int64) (*daemon.Progress, map[string]int64, error) {
+	p, err := b.pair(ctx, name, sparseSize, daemon.PairOptions{})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer os.RemoveAll(filepath.Join(b.dir, name))
+	defer p.Close()
+	if err := apart(ctx, p, func() error { return scatter(ctx, p.Alpha, dirty) }, true); err != nil {
+		return nil, nil, err
+	}
+	for _, n := range p.Nodes() {
+		if err := forgetPeak(n.PID()); err != nil {
+			return nil, nil, err
+		}
+	}
+	got, err := awaitResync(ctx, p, 0)
+	if err != nil {
+		return nil, nil, err
+	}
+	peaks := map[string]int64{}
+	for _, n := range p.Nodes() {
+		if _, peaks[n.Name], err = memory(n.PID()); err != nil {
+			return nil, nil, err
+		}
+	}
+	return got, peaks, nil
 }
 
 // scatter writes so many bytes, in pieces all over the volume, and flushes.

@@ -1,0 +1,2 @@
+// Package peer starts the servers that ours are measured beside.
+package peer
