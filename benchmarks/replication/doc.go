@@ -1,7 +1,7 @@
 // The replication benchmarks measure what mirroring costs, and resyncs: pairs of real
 // daemons on tmpfs, each beside a peer in the same run, turn by turn.
 //
-//	make bench-replication                # all cells, about 5 minutes
+//	make bench-replication                # all cells
 //	go run ./benchmarks/replication -only '^latency' -secs 1 -runs 2
 //
 // # Cells and targets
