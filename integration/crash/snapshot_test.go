@@ -21,8 +21,8 @@ import (
 // is whole or is not there; a rollback has brought the volume back, or has not begun,
 // or nobody is served, on neither node, until it is finished or taken back.
 func TestSnapshotKilled(t *testing.T) {
-	const size = 32 << 20
-	rounds := harness.Rounds(t, 3)
+	const size = 16 << 20
+	rounds := harness.Rounds(t, 2)
 	small := []string{"--journal-size", "64MiB"}
 	p := harness.NewPair(t, harness.Options{Size: size,
 		PairOptions: daemon.PairOptions{CreateFlags: map[string][]string{"alpha": small, "beta": small}}})
