@@ -94,7 +94,7 @@ func TestRollbackToSnapshotInterrupted(t *testing.T) {
 			stalled := a.stallAt(fakedisk.OpWrite, "*.seg*", func() bool {
 				v.mu.Lock()
 				defer v.mu.Unlock()
-				if v.rolling {
+				if !v.rollingBack().IsZero() { // its generation is under way, or in the journal
 					journaled++
 				}
 				return journaled > 4
