@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
-	"sync"
 	"testing"
 	"time"
 
@@ -61,9 +60,8 @@ type lineage struct {
 	*harness.Pair
 	rng *rand.Rand
 
-	mu     sync.Mutex
 	writes []p3Write
-	acked  int
+	acked  int // so many of them were answered
 }
 
 // p3Write is a write whose every block says which one it is. It has no block if it
@@ -85,8 +83,13 @@ func (w *lineage) round(t *testing.T, resync bool) string {
 	} else {
 		w.write(t, c, 24<<20)
 	}
+	within := 150 * time.Millisecond
+	if resync {
+		within = time.Second * p3Size / p3Rate
+	}
+	pause := time.Duration(w.rng.Int64N(int64(within)))
 	live := make(chan error, 1)
-	go func() {
+	go func() { // the writes and their random numbers are its own until alpha is killed
 		for {
 			if err := w.one(c); err != nil {
 				live <- err
@@ -97,11 +100,7 @@ func (w *lineage) round(t *testing.T, resync bool) string {
 	}()
 	w.Start(w.Beta)
 	w.Await(w.Alpha, "beta is there", func(s *daemon.Status) bool { return s.Peer("beta").Connection == "Connected" })
-	within := 150 * time.Millisecond
-	if resync {
-		within = time.Second * p3Size / p3Rate
-	}
-	time.Sleep(time.Duration(w.rng.Int64N(int64(within))))
+	time.Sleep(pause)
 	member := w.Status(w.Alpha).Peer("beta").Member
 	w.Kill(w.Alpha)
 	if err := <-live; !errors.Is(err, load.ErrLost) {
@@ -166,12 +165,10 @@ func (w *lineage) write(t *testing.T, c *load.Client, bytes int) {
 
 // one makes one write, and waits for its answer.
 func (w *lineage) one(c *load.Client) error {
-	w.mu.Lock()
 	x := p3Write{count: 1 + w.rng.IntN(64)}
 	x.first = w.rng.IntN(p3Size/load.BlockSize - x.count)
 	w.writes = append(w.writes, x)
 	number := uint64(len(w.writes))
-	w.mu.Unlock()
 	p := make([]byte, x.count*load.BlockSize)
 	for i := 0; i < len(p); i += 8 {
 		binary.LittleEndian.PutUint64(p[i:], number)
@@ -179,9 +176,7 @@ func (w *lineage) one(c *load.Client) error {
 	if err := c.WriteAt(p, int64(x.first)*load.BlockSize, false); err != nil {
 		return err
 	}
-	w.mu.Lock()
 	w.acked = int(number)
-	w.mu.Unlock()
 	return nil
 }
 
