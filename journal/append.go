@@ -152,6 +152,7 @@ func (j *Journal) appendBatch(recs []*Record, n Notes, off int64) error {
 	if len(recs) > 0 {
 		last := recs[len(recs)-1]
 		s.index(h.first, off)
+		s.markRecords(recs, off+batchHeaderSize, off+h.length)
 		s.end = last.LSN
 		j.endCRC = last.CRC
 		j.end.Store(uint64(last.LSN))

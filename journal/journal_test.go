@@ -318,6 +318,41 @@ func TestReadPayloadBehindOtherKinds(t *testing.T) {
 	}
 }
 
+// To read one record of a batch of thousands takes a bounded number of reads, of a
+// journal that was appended to, opened again, or cut within that batch.
+func TestReadPayloadOfALongBatch(t *testing.T) {
+	const n, gen = 3000, shortRecords
+	d := fakedisk.New(seed(t))
+	o := Options{Size: 8 << 20, SegmentSize: 1 << 20, AnySize: true}
+	j := create(t, d, o)
+	ok(t, j.Append(records(0, j.EndCRC(), gen, n), Notes{}, true))
+	ok(t, j.Append(records(n, j.EndCRC(), gen, 3), Notes{}, true))
+	check := func(what string, j *Journal) {
+		t.Helper()
+		for lsn := LSN(1); lsn <= j.End(); lsn++ {
+			want := payload(lsn, gen, sizeOf(lsn, gen))
+			p := make([]byte, len(want))
+			before := d.Count(fakedisk.OpRead)
+			ok(t, j.ReadPayload(lsn, 0, p))
+			if reads := d.Count(fakedisk.OpRead) - before; reads > markEvery+3 {
+				t.Fatalf("%s: LSN %d took %d reads", what, lsn, reads)
+			}
+			if !bytes.Equal(p, want) {
+				t.Fatalf("%s: LSN %d: another payload", what, lsn)
+			}
+		}
+	}
+	check("appended", j)
+	syncAll(t, j)
+	ok(t, j.Close())
+	j = open(t, d, o)
+	check("opened", j)
+	ok(t, j.Truncate(n/2))
+	ok(t, j.Append(records(n/2, j.EndCRC(), gen, n), Notes{}, true))
+	check("cut", j)
+	verify(t, j, always(gen))
+}
+
 func TestReaderFromAnywhere(t *testing.T) {
 	j := create(t, fakedisk.New(1), small)
 	appendN(t, j, 7, 25)

@@ -7,14 +7,14 @@ import "fmt"
 // it cannot be read. The way to it is the batch that holds it, from an index in
 // memory, and from there its headers one by one.
 func (j *Journal) ReadPayload(lsn LSN, skip int64, p []byte) error {
-	s, ref, ok, err := j.locate(lsn)
+	s, from, ok, err := j.locate(lsn)
 	if err != nil {
 		return err
 	}
 	if !ok {
 		return fmt.Errorf("read the payload of LSN %d: the journal ends at LSN %d", lsn, j.End())
 	}
-	rec, err := readAt(s, ref, lsn)
+	rec, err := readAt(s, from, lsn)
 	defer drop(&rec)
 	j.mu.Lock()
 	closed, gone := j.closed.Load(), s.gone || lsn > s.end
@@ -33,9 +33,9 @@ func (j *Journal) ReadPayload(lsn LSN, skip int64, p []byte) error {
 	return nil
 }
 
-func readAt(s *segment, ref batchRef, lsn LSN) (rec Record, err error) {
+func readAt(s *segment, from place, lsn LSN) (rec Record, err error) {
 	var c cursor
-	if err := c.open(s, ref, lsn); err != nil {
+	if err := c.open(s, from, lsn); err != nil {
 		return rec, err
 	}
 	for l := c.first; l <= lsn && err == nil; l++ {

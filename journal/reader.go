@@ -133,12 +133,12 @@ func (r *Reader) seek() (ok bool, err error) {
 		if cut {
 			return false, fmt.Errorf("LSN %d: %w", next, ErrTrimmed)
 		}
-		s, ref, ok, err := r.j.locate(next)
+		s, from, ok, err := r.j.locate(next)
 		if !ok || err != nil {
 			return false, err
 		}
 		r.ahead(s)
-		oerr := r.batch.open(s, ref, next)
+		oerr := r.batch.open(s, from, next)
 		found, err := r.settle(0, false)
 		switch {
 		case err != nil:
@@ -146,7 +146,7 @@ func (r *Reader) seek() (ok bool, err error) {
 		case found == elsewhere:
 			continue
 		case oerr != nil:
-			return false, r.damaged(ref.off, oerr)
+			return false, r.damaged(from.batch.off, oerr)
 		}
 		r.within = true
 		return true, nil
@@ -165,32 +165,32 @@ func (r *Reader) ahead(s *segment) {
 	r.s, r.batch.w = s, &r.w
 }
 
-// locate finds the batch of an LSN. ok is false past the journal's end.
-func (j *Journal) locate(lsn LSN) (s *segment, ref batchRef, ok bool, err error) {
+// locate finds where to begin to look for an LSN. ok is false past the journal's end.
+func (j *Journal) locate(lsn LSN) (s *segment, from place, ok bool, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.closed.Load() {
-		return nil, ref, false, ErrClosed
+		return nil, from, false, ErrClosed
 	}
 	if first := j.chain[0].first; lsn < first {
-		return nil, ref, false, fmt.Errorf("LSN %d, the journal begins at %d: %w", lsn, first, ErrTrimmed)
+		return nil, from, false, fmt.Errorf("LSN %d, the journal begins at %d: %w", lsn, first, ErrTrimmed)
 	}
 	for i := len(j.chain) - 1; i >= 0; i-- {
 		if s := j.chain[i]; s.first <= lsn {
 			if lsn > s.end {
-				return nil, ref, false, nil
+				return nil, from, false, nil
 			}
 			return s, s.find(lsn), true, nil
 		}
 	}
-	return nil, ref, false, nil
+	return nil, from, false, nil
 }
 
 // A cursor walks the records of one batch.
 type cursor struct {
 	s     *segment
 	w     *window // of s, to read ahead in; nil reads what is asked for
-	first LSN     // of the batch
+	first LSN     // that it reads: the batch's, or that of a mark
 	off   int64   // of the next record
 	stop  int64   // where the batch ends
 	crc   uint32
@@ -198,11 +198,18 @@ type cursor struct {
 	head  [batchHeaderSize]byte // scratch
 }
 
-// open finds the batch that holds lsn, from the one at ref on, and reads its
-// header.
-func (c *cursor) open(s *segment, ref batchRef, lsn LSN) error {
+// open finds the batch that holds lsn, beginning at from, and reads its header unless
+// a mark stands in for that.
+func (c *cursor) open(s *segment, from place, lsn LSN) error {
 	c.s = s
-	for first, off := ref.first, ref.off; ; {
+	first, off := from.batch.first, from.batch.off
+	if m := &from.mark; m.lsn > 0 {
+		if first, off = m.lsn+LSN(m.left), behind(m.stop, 0); lsn < first {
+			c.first, c.off, c.stop, c.crc, c.left = m.lsn, m.off, m.stop, m.crc, m.left
+			return nil
+		}
+	}
+	for {
 		if err := c.readAt(c.head[:], off); err != nil {
 			return err
 		}

@@ -32,6 +32,7 @@ type scanner struct {
 	visit   *Visitor
 	found   func(*Record, Notes)
 	batch   []Record // those of a batch that is being read, for found
+	marks   []mark   // of that batch
 	s       *segment
 	w       stream
 	next    LSN // the record that is due
@@ -125,7 +126,7 @@ func (sc *scanner) records(h batchHeader) (end ending, why string, err error) {
 	at, stop := s.tail+batchHeaderSize, s.tail+h.length
 	sc.visit.batch(s.tail, h)
 	clear(sc.batch)
-	sc.batch = sc.batch[:0]
+	sc.batch, sc.marks = sc.batch[:0], sc.marks[:0]
 	for i := 0; i < h.count && (sc.limit == 0 || next < sc.limit); i++ {
 		var r Record
 		n, why, err := sc.record(&r, at, stop, crc)
@@ -141,6 +142,9 @@ func (sc *scanner) records(h batchHeader) (end ending, why string, err error) {
 		}
 		sc.visit.record(at, &r)
 		sc.keep(&r)
+		if i > 0 && i%markEvery == 0 {
+			sc.marks = append(sc.marks, mark{next, at, stop, crc, h.count - i})
+		}
 		at += n
 		next, crc = next+1, r.CRC
 		if r.Flags&FlagLast != 0 {
@@ -149,6 +153,7 @@ func (sc *scanner) records(h batchHeader) (end ending, why string, err error) {
 	}
 	if next > sc.next {
 		s.index(sc.next, s.tail)
+		s.marks = append(s.marks, sc.marks...)
 	}
 	sc.next, sc.crc, sc.lastEnd, s.end = next, crc, lastEnd, next-1
 	for i := range sc.batch {

@@ -20,6 +20,7 @@ type segment struct {
 	end     LSN        // its last record that is part of the journal; first-1 without one
 	tail    int64      // where the next batch goes, or in the next page
 	batches []batchRef // the first that begins in each page: at most 0.4 % of the file's size
+	marks   []mark     // within long batches
 	worn    bool       // one copy of the header is unreadable, or older
 }
 
@@ -30,6 +31,25 @@ type batchRef struct {
 	off   int64
 }
 
+// A mark says where a record lies within a long batch, so that nobody has to walk
+// there from the batch's beginning. Every markEvery records have one.
+type mark struct {
+	lsn  LSN
+	off  int64  // of the record
+	stop int64  // where its batch ends
+	crc  uint32 // of the record before it
+	left int    // records of the batch, it included
+}
+
+const markEvery = 64
+
+// A place is where to begin to look for a record: at a mark, if it has an LSN, else
+// at a batch.
+type place struct {
+	batch batchRef
+	mark  mark
+}
+
 func newSegment(name string, f disk.File, h segmentHeader) *segment {
 	return &segment{name: name, f: f, segmentHeader: h, end: h.first - 1, tail: firstBatch}
 }
@@ -37,7 +57,7 @@ func newSegment(name string, f disk.File, h segmentHeader) *segment {
 // next is the file's next life. The memory of the index lives on.
 func (s *segment) next(h segmentHeader) *segment {
 	n := newSegment(s.name, s.f, h)
-	n.batches = s.batches[:0]
+	n.batches, n.marks = s.batches[:0], s.marks[:0]
 	return n
 }
 
@@ -48,10 +68,28 @@ func (s *segment) index(first LSN, off int64) {
 	}
 }
 
-// find returns where to begin to look for the batch that holds lsn.
-func (s *segment) find(lsn LSN) batchRef {
+// markRecords marks a batch's records; the first lies at off, the batch ends at stop.
+func (s *segment) markRecords(recs []*Record, off, stop int64) {
+	if len(recs) <= markEvery {
+		return
+	}
+	for i, r := range recs {
+		if i > 0 && i%markEvery == 0 {
+			s.marks = append(s.marks, mark{r.LSN, off, stop, recs[i-1].CRC, len(recs) - i})
+		}
+		off += HeaderSize + int64(len(r.Payload))
+	}
+}
+
+// find returns where to begin to look for lsn.
+func (s *segment) find(lsn LSN) place {
 	i := sort.Search(len(s.batches), func(i int) bool { return s.batches[i].first > lsn })
-	return s.batches[i-1]
+	p := place{batch: s.batches[i-1]}
+	i = sort.Search(len(s.marks), func(i int) bool { return s.marks[i].lsn > lsn })
+	if i > 0 && s.marks[i-1].lsn > p.batch.first {
+		p.mark = s.marks[i-1]
+	}
+	return p
 }
 
 // cut makes c the last record that counts.
@@ -59,6 +97,9 @@ func (s *segment) cut(c LSN) {
 	s.end = c
 	for n := len(s.batches); n > 0 && s.batches[n-1].first > c; n-- {
 		s.batches = s.batches[:n-1]
+	}
+	for n := len(s.marks); n > 0 && s.marks[n-1].lsn > c; n-- {
+		s.marks = s.marks[:n-1]
 	}
 }
 
