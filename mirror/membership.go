@@ -269,6 +269,8 @@ func (v *Volume) join(l *link) error {
 	if v.abandoned() {
 		return nil
 	}
+	v.tail.Lock() // what is about to leave the journal is set in it before, or not at all
+	defer v.tail.Unlock()
 	if err := p.bits.Reset(base); err != nil {
 		v.fault(err)
 		return v.failed() // nil if it goes on without its disk

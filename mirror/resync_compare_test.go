@@ -89,7 +89,7 @@ func TestResyncWithoutChecksums(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			u := newCompareRig(t, seed(t), row.opts)
-			u.version = row.version
+			u.version.Store(uint32(row.version))
 			sent := u.gate("a", "b").sent.Load()
 			u.b.start()
 			u.members()

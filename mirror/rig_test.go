@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -31,7 +32,7 @@ type rig struct {
 	made  CreateOptions       // of every replica, but for its node's name
 	gates map[[2]string]*gate // by the nodes from and to
 	// version of the protocol that those choose who are dialled, 0: the newest.
-	version uint16
+	version atomic.Uint32
 }
 
 type rigNode struct {
@@ -221,8 +222,8 @@ func (n *rigNode) accept(l net.Listener) {
 				conn.Close()
 				return
 			}
-			if n.rig.version != 0 {
-				version = n.rig.version
+			if old := n.rig.version.Load(); old != 0 {
+				version = uint16(old)
 			}
 			v.Accept(n.rig.gates[[2]string{n.name, pre.Node}].wrap(conn), pre, version)
 		}()
