@@ -123,6 +123,31 @@ func TestResyncWhenTheJournalDoesNotReach(t *testing.T) {
 	}
 }
 
+// A peer that joins has its bitmap cleared, and nothing is set in it by a trim that
+// began before: its bits would stay, for records that the peer has.
+func TestJoinWaitsForATrim(t *testing.T) {
+	r := newFakeRig(t, nil, "a", "b")
+	a, b, c := r.pair()
+	b.kill()
+	r.dropped(a, b)
+	c.write(0, fill(1, rigBlock))
+	p := a.vol.peers["b"]
+	cleared := func() bool {
+		a.vol.mu.Lock()
+		defer a.vol.mu.Unlock()
+		return p.bitsThrough == a.vol.end
+	}
+	a.vol.tail.Lock() // as a trim does, which holds b for away
+	b.start()
+	r.eventually("b is a member", func() bool { return a.peer("b").Member })
+	for began := time.Now(); time.Since(began) < 100*time.Millisecond && !cleared(); {
+		time.Sleep(time.Millisecond) // it may not be, so there is nothing to wait for
+	}
+	p.mark(0, rigBlock)
+	a.vol.tail.Unlock()
+	r.eventually("b lacks nothing", func() bool { return cleared() && a.peer("b").OutOfSync == 0 })
+}
+
 // TestLostDiskIsFilled: a peer whose disk was replaced is filled from nothing.
 func TestLostDiskIsFilled(t *testing.T) {
 	r := newRig(t, nil, "a", "b")
