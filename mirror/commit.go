@@ -8,33 +8,37 @@ type flushWait struct {
 	req *block.Request
 }
 
-// addFlush completes req once lsn is stable: durable on every in-sync replica.
-// v.mu is held.
-func (v *Volume) addFlush(req *block.Request, lsn LSN) {
+// addFlush completes req once lsn is stable: durable on every in-sync replica. It
+// reports whether the peers have to be asked for that. v.mu is held.
+func (v *Volume) addFlush(req *block.Request, lsn LSN) (ask bool) {
 	if v.stable >= lsn && v.led {
 		finish(req, nil)
-		return
+		return false
 	}
 	v.flushes = append(v.flushes, flushWait{lsn, req})
 	if !v.suspended {
 		v.pace.flushing(lsn)
 	}
-	v.wantSync(lsn)
+	return v.noteSync(lsn)
 }
 
 // wantSync asks for lsn to become durable, here and on every voter, at the same
 // time (architecture, section 5). v.mu is held; the caller kicks the syncer
 // once the record is in the journal.
 func (v *Volume) wantSync(lsn LSN) {
+	if v.noteSync(lsn) {
+		v.kickSenders()
+	}
+}
+
+// noteSync is wantSync, but for the senders: it reports whether they are to be
+// kicked. v.mu is held.
+func (v *Volume) noteSync(lsn LSN) bool {
 	if lsn <= v.syncWant {
-		return
+		return false
 	}
 	v.syncWant, v.resting = lsn, true
-	for _, p := range v.peers {
-		if p.link != nil {
-			kick(p.link.kick)
-		}
-	}
+	return true
 }
 
 // voters calls f with the peers that are waited for, and how far each has what is
@@ -111,6 +115,7 @@ func (v *Volume) commitTo(c LSN) {
 	}
 	v.pace.committed(c)
 	v.committed, v.crcAt, v.commitCRC = c, c, v.queue.at(c).rec.CRC
+	ask := false
 	for l := from; l <= c; l++ {
 		e := v.queue.at(l)
 		req := e.req
@@ -120,10 +125,13 @@ func (v *Volume) commitTo(c LSN) {
 		e.req = nil
 		if req.FUA || !v.super.WriteCache {
 			req.Buf = nil
-			v.addFlush(req, l)
+			ask = v.addFlush(req, l) || ask
 		} else {
 			finish(req, nil)
 		}
+	}
+	if ask {
+		v.kickSenders()
 	}
 	if v.waiters != nil {
 		v.broadcast()

@@ -26,6 +26,11 @@ type link struct {
 	ctx     context.Context
 	stop    context.CancelFunc
 
+	// sending is held by whoever sends records: the sender, or in its place the
+	// sequencer, who leaves it the error that ends the link in failed.
+	sending sync.Mutex
+	failed  error
+
 	wmu   sync.Mutex // one frame at a time
 	wbuf  []byte
 	ended error // set once; guarded by wmu
@@ -99,7 +104,7 @@ func (p *peer) serve(conn net.Conn, version uint16, dialled bool) (again bool) {
 	}
 	err := l.run()
 	l.end(l.farewell(err))
-	l.source.close(v)
+	l.closeSource()
 	return l.unregister(err)
 }
 

@@ -374,6 +374,7 @@ func (v *Volume) beginWith(edit func(*Superblock) ([]Member, error), target *Rol
 	}, nil)
 	v.mu.Lock()
 	v.enqueue(b)
+	v.kickSenders()
 	v.generation = gen.First
 	v.noteGeneration(gen.ID)
 	notes := v.notes()

@@ -168,17 +168,18 @@ func (v *Volume) order(r *block.Request) (rest *block.Request) {
 	v.seq.Lock()
 	defer v.seq.Unlock()
 	b := &v.scratch
-	bytes, durably := int64(0), false
+	bytes, durably, ask := int64(0), false, false
 	v.mu.Lock()
-	for first := r; r != nil && bytes < roundBytes && len(b.mem) < roundRecords; {
-		if r != first && r.Op == block.OpWrite && r.Len > roundBytes {
+	first := v.end + 1
+	for head := r; r != nil && bytes < roundBytes && len(b.mem) < roundRecords; {
+		if r != head && r.Op == block.OpWrite && r.Len > roundBytes {
 			break // admit waits for room for the first one, and for so much behind it
 		}
 		next := r.State.Next
 		if err := v.judge(r); err != nil {
 			refuse(r, err)
 		} else if r.Op == block.OpFlush {
-			v.addFlush(r, v.end+LSN(len(b.mem)))
+			ask = v.addFlush(r, v.end+LSN(len(b.mem))) || ask
 		} else {
 			b.cut(r)
 			bytes += r.Len
@@ -188,12 +189,39 @@ func (v *Volume) order(r *block.Request) (rest *block.Request) {
 	}
 	v.enqueue(b)
 	if durably { // here and on the peers at the same time, not once it commits
-		v.wantSync(v.end)
+		ask = v.noteSync(v.end) || ask
+	}
+	if ask || v.end >= first {
+		v.handOver(first, bytes)
 	}
 	notes := v.notes()
 	v.mu.Unlock()
+	for _, l := range v.lone {
+		l.sendNow()
+	}
+	clear(v.lone)
+	v.lone = v.lone[:0]
 	v.append(b, notes, false)
 	return r
+}
+
+// loneBytes is how large a round is at most that the sequencer sends by itself.
+const loneBytes = 16 << 10
+
+// handOver sees to it that a round, which begins at first, goes to the peers: by
+// their senders, or, if it is all that a peer has to be sent and small, by the
+// sequencer itself once it has let go of v.mu. That spares a lone write a change of
+// goroutine. v.seq and v.mu are held.
+func (v *Volume) handOver(first LSN, bytes int64) {
+	for _, p := range v.peers {
+		switch l := p.link; {
+		case l == nil:
+		case bytes <= loneBytes && l.idleBefore(first):
+			v.lone = append(v.lone, l)
+		default:
+			kick(l.kick)
+		}
+	}
 }
 
 // judge says whether a request may be ordered now. v.seq and v.mu are held.
@@ -284,7 +312,7 @@ func (b *batch) reset() {
 }
 
 // enqueue gives a batch its LSNs and CRCs and puts it into the queue, where the
-// peers' senders find it. v.seq and v.mu are held.
+// peers' senders find it once they are kicked. v.seq and v.mu are held.
 func (v *Volume) enqueue(b *batch) {
 	if len(b.mem) == 0 {
 		return
@@ -300,7 +328,6 @@ func (v *Volume) enqueue(b *batch) {
 	if !v.suspended {
 		v.pace.ordered(v.end)
 	}
-	v.kickSenders()
 }
 
 // append writes a batch that is in the queue to the journal. v.seq is held.

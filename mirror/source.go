@@ -17,8 +17,8 @@ import (
 // apply it (replication.md 9).
 const sendWindow = 32 << 20
 
-// sourceState is the Primary's side of a link. v.mu guards it, but for what is
-// the sender's.
+// sourceState is the Primary's side of a link. v.mu guards it, but for what link.sending
+// does.
 type sourceState struct {
 	next       LSN  // the next record to send
 	catchingUp bool // no member: the journal keeps what it lacks
@@ -38,7 +38,7 @@ type sourceState struct {
 	began   time.Time
 	resync  *resyncSource
 
-	// The sender's own.
+	// Of whoever holds link.sending.
 	reader *journal.Reader // while what is next is not in the queue
 	frame  RecordsFrame
 	held   []*block.Buffer // payloads of the frame
@@ -56,8 +56,13 @@ func (s *sourceState) begin(p *Proceed, missing uint64, goal LSN) {
 	s.next, s.from, s.began, s.missing = p.From, p.From, time.Now(), missing
 }
 
-// close is called once nothing of the session runs any more.
-func (s *sourceState) close(v *Volume) {
+// closeSource is called once nothing of the session runs any more, but perhaps the
+// sequencer, on its way to send something.
+func (l *link) closeSource() {
+	l.sending.Lock()
+	defer l.sending.Unlock()
+	l.failed = errLinkLost
+	s, v := &l.source, l.v
 	if s.resync != nil {
 		s.resync.putBack(v)
 	}
@@ -78,7 +83,7 @@ func (l *link) sendLoop() error {
 	defer tick.Stop()
 	for {
 		for {
-			more, err := l.sendRound()
+			more, err := l.send()
 			if err != nil {
 				return err
 			}
@@ -92,7 +97,7 @@ func (l *link) sendLoop() error {
 			if err := l.checkProgress(); err != nil {
 				return err
 			}
-			if time.Since(l.source.last) > l.v.opts.PeerTimeout/5 {
+			if l.quiet() {
 				if err := l.write(l.heartbeat()); err != nil {
 					return err
 				}
@@ -100,6 +105,49 @@ func (l *link) sendLoop() error {
 		case <-l.ctx.Done():
 			return l.ctx.Err()
 		}
+	}
+}
+
+// send is sendRound of the sender.
+func (l *link) send() (more bool, err error) {
+	l.sending.Lock()
+	defer l.sending.Unlock()
+	if l.failed != nil {
+		return false, l.failed
+	}
+	return l.sendRound()
+}
+
+// quiet reports whether nothing was sent for so long that the peer wants to hear that
+// we live.
+func (l *link) quiet() bool {
+	l.sending.Lock()
+	defer l.sending.Unlock()
+	return time.Since(l.source.last) > l.v.opts.PeerTimeout/5
+}
+
+// idleBefore reports whether the peer has everything before lsn, so that nothing is on
+// its way to it. v.mu is held.
+func (l *link) idleBefore(lsn LSN) bool {
+	s := &l.source
+	return l.ready && s.next == lsn && l.peer.received == lsn-1 && s.resync == nil
+}
+
+// sendNow sends what there is in place of the sender, unless that is awake. The peer
+// has acknowledged all that it was sent, so the socket takes it without a wait.
+func (l *link) sendNow() {
+	if !l.sending.TryLock() {
+		kick(l.kick)
+		return
+	}
+	defer l.sending.Unlock()
+	if l.failed != nil {
+		return
+	}
+	more, err := l.sendRound()
+	l.failed = err
+	if more || err != nil {
+		kick(l.kick)
 	}
 }
 

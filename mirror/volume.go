@@ -56,8 +56,9 @@ type Volume struct {
 	// seq is the sequencer's lock: its holder alone gives LSNs and appends to
 	// the journal. Taken before mu.
 	seq       sync.Mutex
-	scratch   batch // the sequencer's and the receiver's working memory
-	intentEnd LSN   // the end when clearIntent last looked
+	lone      []*link // that the sequencer sends a round to by itself
+	scratch   batch   // the sequencer's and the receiver's working memory
+	intentEnd LSN     // the end when clearIntent last looked
 
 	// imageEnd is held while an image is ended. Taken before apply.
 	imageEnd sync.Mutex
