@@ -33,7 +33,7 @@ endif
 export CGO_ENABLED := 0
 race: export CGO_ENABLED := 1
 
-.PHONY: help build test lint unit race plain crash kill p3 fuzz integration p8 lab demo bench bench-storage bench-replication cover vuln clean tools
+.PHONY: help build test lint unit race plain crash kill p3 fuzz integration p8 lab demo bench bench-storage bench-replication bench-lab cover vuln clean tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -98,6 +98,10 @@ bench-replication: build ## mirrored writes beside qemu's mirror, resyncs beside
 	@scripts/install-tools bench
 	$(GO) run ./benchmarks/replication -secs $(if $(filter file,$(origin SECS)),2,$(SECS)) -runs $(RUNS) -json bench-replication.json
 
+bench-lab: build ## mirrored writes beside DRBD and md, in guests; SECS=3 RUNS=3
+	@scripts/install-tools lab
+	$(GO) run ./benchmarks/lab -secs $(if $(filter file,$(origin SECS)),3,$(SECS)) -runs $(RUNS) -json bench-lab.json
+
 cover: ## test coverage by package, cover.out for `go tool cover`
 	$(GO) test -short -coverpkg ./... -coverprofile cover.out ./...
 	@$(GO) tool cover -func cover.out | tail -n 1
@@ -106,4 +110,4 @@ vuln: ## known vulnerabilities; needs the network for its database, which CI has
 	$(GO) tool govulncheck ./...
 
 clean: ## remove what was built here
-	rm -rf bin cover.out bench.json bench-storage.json bench-replication.json
+	rm -rf bin cover.out bench.json bench-storage.json bench-replication.json bench-lab.json

@@ -3,7 +3,9 @@
 // all on tmpfs, with the same options for each; on a single copy, on a mirrored
 // pair, and on a pair whose peer is one round trip away.
 // `make bench` runs them; SECS and RUNS set how long, and how often. What lies
-// below the exports is measured by `make bench-storage`, in benchmarks/storage.
+// below the exports is measured by `make bench-storage`, in benchmarks/storage, a
+// mirror beside qemu's by `make bench-replication`, in benchmarks/replication, and
+// beside the kernel's by `make bench-lab`, in benchmarks/lab.
 //
 // # What makes a number meaningless
 //
