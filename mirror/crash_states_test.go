@@ -54,15 +54,11 @@ func createTiny(d *fakedisk.FS) error {
 	if err := Create(d, CreateOptions{Node: "a", Volume: rigVolume, Size: tinySize, JournalSize: 64 << 20}); err != nil {
 		return err
 	}
-	dir, err := d.Sub(journalDir)
-	if err != nil {
+	if err := remakeJournal(d, tinyJournal); err != nil {
 		return err
 	}
-	names, err := dir.List()
-	for _, name := range names {
-		err = errors.Join(err, dir.Remove(name))
-	}
-	if err := errors.Join(err, journal.Create(dir, tinyJournal)); err != nil {
+	dir, err := d.Sub(journalDir)
+	if err != nil {
 		return err
 	}
 	j, _, err := journal.Open(dir, tinyJournal)
