@@ -370,6 +370,7 @@ func (l *tinyVolume) cutTo(k int) {
 // less than what was flushed (after a kill: acknowledged). A restart needs no
 // help (P1, P2; invariant 1).
 func TestP1P2CrashStates(t *testing.T) {
+	unraced(t)
 	crashtest.Run(t, crashtest.Options{States: crashtest.Share(t, 0.3)}, func(rng *rand.Rand) (*crashtest.Workload, error) {
 		l, err := newTinyVolume(rng, rng.IntN(4))
 		if err != nil {
