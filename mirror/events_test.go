@@ -38,6 +38,7 @@ func (l *eventLog) hooks(o *Options) { o.Hooks.Event = l.told }
 func TestEventsOfAResync(t *testing.T) {
 	var log eventLog
 	u := newUndoRig(t, seed(t), log.hooks)
+	u.eventually("a told that b is out of sync", func() bool { return len(log.of("a", EventOutOfSync)) > 0 })
 	if got := log.of("a", EventOutOfSync); len(got) != 1 || got[0].Peer != "b" || got[0].Role != Primary || got[0].Volume != rigVolume {
 		t.Errorf("out-of-sync: %+v", got)
 	}

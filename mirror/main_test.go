@@ -6,10 +6,11 @@ import (
 )
 
 // unraced skips a test in which nothing is concurrent under the race detector, which
-// makes it ten times as long. "make plain" runs it.
+// makes it ten times as long. "make plain" runs it, or "make crash" if its name has Crash
+// in it.
 func unraced(t *testing.T) {
 	if underRace {
-		t.Skip("nothing in it is concurrent: make plain runs it")
+		t.Skip("nothing in it is concurrent: make plain or make crash runs it")
 	}
 }
 

@@ -95,7 +95,12 @@ func TestEviction(t *testing.T) {
 	v.apply.Unlock()
 	r.eventually("all is applied", func() bool { s := v.Status(); return s.Applied == s.End })
 	check("once all is applied")
-	if v.queue.held != 0 || v.queue.evicted != 0 {
-		t.Errorf("an empty queue holds %d bytes, and %d are evicted", v.queue.held, v.queue.evicted)
+	v.apply.Lock() // the round that applied the last of it is over
+	v.mu.Lock()
+	held, evicted := v.queue.held, v.queue.evicted
+	v.mu.Unlock()
+	v.apply.Unlock()
+	if held != 0 || evicted != 0 {
+		t.Errorf("an empty queue holds %d bytes, and %d are evicted", held, evicted)
 	}
 }

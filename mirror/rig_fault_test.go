@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"bytes"
 	"errors"
 	"net"
 	"path"
@@ -57,11 +58,12 @@ func (g *gate) drop() {
 	g.held, g.way, g.raw = false, nil, nil
 }
 
-func (g *gate) pass(c net.Conn, f func()) bool {
+// pass lets c go on, or keeps what held makes of it to be done when the gate opens.
+func (g *gate) pass(c net.Conn, held func() func()) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.held {
-		g.way, g.raw = append(g.way, f), append(g.raw, c)
+		g.way, g.raw = append(g.way, held()), append(g.raw, c)
 	}
 	return !g.held
 }
@@ -96,8 +98,10 @@ func (c *gatedConn) Write(p []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	c.gate.sent.Add(int64(len(p)))
-	later := append([]byte(nil), p...)
-	if c.gate.pass(c.Conn, func() { _, _ = c.Conn.Write(later) }) {
+	if c.gate.pass(c.Conn, func() func() {
+		later := bytes.Clone(p)
+		return func() { _, _ = c.Conn.Write(later) }
+	}) {
 		return c.Conn.Write(p)
 	}
 	return len(p), nil
@@ -128,7 +132,7 @@ func (c *gatedConn) Close() error {
 	c.closed = true
 	_ = c.Conn.SetReadDeadline(time.Unix(1, 0))
 	c.mu.Unlock()
-	if c.gate.pass(c.Conn, func() { c.Conn.Close() }) {
+	if c.gate.pass(c.Conn, func() func() { return func() { c.Conn.Close() } }) {
 		return c.Conn.Close()
 	}
 	return nil
@@ -143,6 +147,12 @@ func newFakeRig(t testing.TB, opts func(*Options), names ...string) *rig {
 func (n *rigNode) createFake() {
 	n.fake = fakedisk.New(uint64(len(n.name)))
 	createFakeAs(n.rig.t, n.fake, n.made())
+	if !n.rig.short {
+		return
+	}
+	if err := remakeJournal(n.fake, shortJournal); err != nil {
+		n.rig.t.Fatal(err)
+	}
 }
 
 // createFake makes a replica with its store on a fake disk.

@@ -19,6 +19,7 @@ import (
 	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/disk"
 	"github.com/lockstep-storage/lockstep/disk/fakedisk"
+	"github.com/lockstep-storage/lockstep/journal"
 	"github.com/lockstep-storage/lockstep/store"
 )
 
@@ -29,6 +30,7 @@ type rig struct {
 	nodes map[string]*rigNode
 	opts  func(*Options)
 	fake  bool                // on fake disks (rig_fault_test.go)
+	short bool                // with a shortJournal
 	made  CreateOptions       // of every replica, but for its node's name
 	gates map[[2]string]*gate // by the nodes from and to
 	// version of the protocol that those choose who are dialled, 0: the newest.
@@ -60,6 +62,24 @@ const (
 	hangTime = time.Minute
 )
 
+// shortJournal is soon full, for what comes after that: to write as much as the least
+// journal holds that a user can have takes most of such a test's time under the race
+// detector. It takes writes of up to 1 MiB.
+var shortJournal = journal.Options{Size: 32 << 20, SegmentSize: 2 << 20, AnySize: true}
+
+// remakeJournal gives a replica that was never opened another empty journal.
+func remakeJournal(d disk.FS, o journal.Options) error {
+	dir, err := d.Sub(journalDir)
+	if err != nil {
+		return err
+	}
+	names, err := dir.List()
+	for _, name := range names {
+		err = errors.Join(err, dir.Remove(name))
+	}
+	return errors.Join(err, journal.Create(dir, o))
+}
+
 // seed gives a random source whose seed is printed and can be given.
 func seed(t testing.TB) *rand.Rand {
 	s := uint64(time.Now().UnixNano())
@@ -87,8 +107,17 @@ func newRigOf(t testing.TB, size int64, fake bool, opts func(*Options), names ..
 
 // newRigMade makes replicas with what made says of the volume.
 func newRigMade(t testing.TB, made CreateOptions, fake bool, opts func(*Options), names ...string) *rig {
+	return newRigShort(t, made, fake, false, opts, names...)
+}
+
+// newShortRig makes replicas on fake disks with a shortJournal.
+func newShortRig(t testing.TB, opts func(*Options), names ...string) *rig {
+	return newRigShort(t, CreateOptions{Size: rigSize}, true, true, opts, names...)
+}
+
+func newRigShort(t testing.TB, made CreateOptions, fake, short bool, opts func(*Options), names ...string) *rig {
 	made.Volume, made.JournalSize = rigVolume, 64<<20
-	r := &rig{t: t, nodes: map[string]*rigNode{}, opts: opts, fake: fake, made: made, gates: map[[2]string]*gate{}}
+	r := &rig{t: t, nodes: map[string]*rigNode{}, opts: opts, fake: fake, short: short, made: made, gates: map[[2]string]*gate{}}
 	for _, from := range names {
 		for _, to := range names {
 			r.gates[[2]string{from, to}] = &gate{}
@@ -135,8 +164,7 @@ func (n *rigNode) create() {
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = Create(fs, n.made())
-	if err != nil {
+	if err := Create(fs, n.made()); err != nil {
 		t.Fatal(err)
 	}
 	if err := store.CreateFile(filepath.Join(n.dir, "data"), n.rig.made.Size, store.FileOptions{}); err != nil {
@@ -383,22 +411,35 @@ func (r *rig) inSync(primary string, others ...string) {
 		}
 		return true
 	})
-	read := func(n *rigNode) []byte {
-		p := make([]byte, rigSize)
-		if _, err := n.store.ReadAt(p, 0); err != nil {
-			r.t.Fatal(err)
-		}
-		return p
-	}
-	x := read(a)
 	for _, name := range others {
-		y := read(r.node(name))
-		for i := 0; i < rigSize; i += rigBlock {
-			if !bytes.Equal(x[i:i+rigBlock], y[i:i+rigBlock]) {
-				r.t.Fatalf("block %d differs between %s and %s", i/rigBlock, primary, name)
+		if off := differ(r.t, a.store, r.node(name).store); off >= 0 {
+			r.t.Fatalf("block %d differs between %s and %s", off/rigBlock, primary, name)
+		}
+	}
+}
+
+// differ gives the offset of the first block in which two stores differ, or -1.
+// It reads them piece by piece: to make buffers of the volume's size takes the race
+// detector longer than to look at what is in them.
+func differ(t testing.TB, x, y Store) int64 {
+	t.Helper()
+	var pieces [2][64 << 10]byte
+	for off := int64(0); off < rigSize; off += int64(len(pieces[0])) {
+		for i, s := range []Store{x, y} {
+			if _, err := s.ReadAt(pieces[i][:], off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if pieces[0] == pieces[1] {
+			continue
+		}
+		for i := 0; ; i += rigBlock {
+			if !bytes.Equal(pieces[0][i:i+rigBlock], pieces[1][i:i+rigBlock]) {
+				return off + int64(i)
 			}
 		}
 	}
+	return -1
 }
 
 // A client is a session whose requests can be waited for one by one.

@@ -45,7 +45,7 @@ func newUndoRig(t testing.TB, rng *rand.Rand, opts func(*Options)) *undoRig {
 
 func newUndoRigOf(t testing.TB, rng *rand.Rand, area int64, opts func(*Options)) *undoRig {
 	t.Helper()
-	u := &undoRig{rig: newFakeRig(t, opts, "a", "b"), area: area}
+	u := &undoRig{rig: newShortRig(t, opts, "a", "b"), area: area}
 	u.a, u.b, u.c = u.pair()
 	for off := int64(0); off < rigSize; off += 1 << 20 {
 		if rng.IntN(4) > 0 { // some of it stays zeroes

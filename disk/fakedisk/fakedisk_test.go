@@ -73,6 +73,23 @@ func TestSyncedSurvives(t *testing.T) {
 	}
 }
 
+// What begins with zeroes is not taken for zeroes, wherever the byte is that is not.
+func TestWriteThatBeginsWithZeroes(t *testing.T) {
+	const n = pageSize + 13
+	for _, at := range []int{0, 1, 7, 8, 4095, 4096, n - 2, n - 1} {
+		d := New(1)
+		f := must(d.Create("f"))(t)
+		p := make([]byte, n)
+		p[at] = 1
+		if _, err := f.WriteAt(p, 0); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(content(t, d, "f"), p) {
+			t.Errorf("the byte at %d is lost", at)
+		}
+	}
+}
+
 func TestKillKeepsWhatWasWritten(t *testing.T) {
 	d, f := written(t, 1, 'a', 8192)
 	if _, err := f.WriteAt(fill('b', 8192), 0); err != nil {
