@@ -21,7 +21,7 @@ func (l *link) meet() error {
 		return errAgain
 	}
 	l.met, p.incarnation = true, l.theirs.Incarnation
-	p.fenced, p.fenceAfter = false, time.Time{}
+	p.fenced, p.asking, p.fenceAfter = false, false, time.Time{}
 	p.problem = ""
 	settled := p.split != nil && l.verdict.Verdict != SplitBrain
 	v.broadcast()
@@ -287,7 +287,7 @@ func (l *link) lead() error {
 	l.epoch = proceed.Epoch
 	v.advance()
 	if v.suspended {
-		v.judgeQuorum()
+		v.heed(quorumLook{time.Now()})
 	}
 	v.broadcast()
 	v.mu.Unlock()
@@ -306,7 +306,7 @@ func (l *link) checkStanding() error {
 	sb := &v.super
 	member := Member{Node: p.node, Incarnation: l.theirs.Incarnation}
 	switch {
-	case setHasNode(sb.Set, p.node) && !setHas(sb.Set, member) && v.mayLeave(p):
+	case setHasNode(sb.Set, p.node) && !setHas(sb.Set, member) && v.mayLeave(p.peerState):
 		// It lost its memory: its old self is removed first (2c). If the set cannot
 		// do without, that holds everything back, and is replaced when the new one
 		// joins (11f).

@@ -31,14 +31,11 @@ type link struct {
 	ended error // set once; guarded by wmu
 
 	// Set by the handshake, before met.
-	mine    Hello
-	theirs  Description
-	verdict Comparison
-	hello   Hello // theirs, whole
+	mine  Hello
+	hello Hello // theirs, whole
 
 	// v.mu guards the rest.
-	met   bool // hellos were exchanged: theirs and verdict are valid
-	ready bool // through the handshake; acknowledgements count
+	meeting
 	epoch uint64
 	// parting is what closeLink tells the peer, whoever comes to say it first.
 	parting *Bye
@@ -110,13 +107,13 @@ func (l *link) register() (ok, again bool) {
 	v, p := l.v, l.peer
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !p.want || v.closing || v.failure != nil || v.leaving[p.node] != nil {
+	if !p.want || v.closing || v.failure != nil || p.leaving {
 		return false, false
 	}
 	if v.role == Primary && v.generation == notBegun {
 		return false, true
 	}
-	p.link = l
+	p.link, p.with = l, &l.meeting
 	p.received, p.durable = 0, 0 // forgotten at the handshake (replication.md 2)
 	l.mine = v.describe(p)
 	return true, false
@@ -198,7 +195,7 @@ func (l *link) unregister(err error) (again bool) {
 		v.emit(EventResync, p.node, "it is interrupted")
 	}
 	if p.link == l {
-		p.link = nil
+		p.link, p.with = nil, nil
 		switch {
 		case v.detached != nil && !l.ready: // its time runs already
 		case again, v.detached != nil: // nobody can do without the member of a diskless Primary

@@ -243,11 +243,6 @@ func (v *Volume) setForPromotion() []Member {
 	return set
 }
 
-// self is this replica as a member. v.mu is held.
-func (v *Volume) self() Member {
-	return Member{Node: v.opts.Node, Incarnation: v.super.Incarnation}
-}
-
 // notBegun stands for the LSN of a generation whose record has none yet.
 const notBegun = math.MaxUint64
 
@@ -270,8 +265,9 @@ func (v *Volume) becomePrimary(set []Member, forced bool) error {
 	v.committed = v.applied
 	v.pending.reset()
 	v.syncWant = 0
-	v.leaving, v.joiner = make(map[string]*peer), nil
+	v.joiner = nil
 	for _, p := range v.peers {
+		p.leaving = false
 		if l := p.link; l != nil && l.met {
 			epoch, version = max(epoch, l.theirs.Epoch), max(version, l.theirs.SetVersion)
 		}
@@ -472,8 +468,8 @@ func (v *Volume) waitingFor() string {
 		return v.noQuorum()
 	}
 	var names []string
-	v.voters(func(p *peer, _, durable LSN) {
-		if durable < v.generation || p.link == nil && v.committed < v.end {
+	v.voters(func(p *peerState, _, durable LSN) {
+		if durable < v.generation || p.with == nil && v.committed < v.end {
 			names = append(names, p.node)
 		}
 	})

@@ -1,0 +1,197 @@
+package mirror
+
+import "time"
+
+// An event is something that has happened and that a core is told of.
+type event interface{ tell(c *core) }
+
+// An action is something that a core wants done. Those with a comment that names an
+// event take time, and that event has to follow, once; the others are done at once, in
+// their order, before any other event.
+type action interface{}
+
+// Events of the in-sync set.
+type (
+	// watch: it is time to see whether somebody has to leave.
+	watch struct{ now time.Time }
+	// fenceAnswer: the handler let us go on without the peer, or err says why not.
+	// It is not asked again for a moment, pause.
+	fenceAnswer struct {
+		node  string
+		err   error
+		now   time.Time
+		pause time.Duration
+	}
+	// shrinkTurn: those who have to leave may; no other change begins until this one
+	// is through.
+	shrinkTurn struct{ now time.Time }
+	// joinTurn: the peer with which we are in this session may join, and no other
+	// change begins until it has, or has not.
+	joinTurn struct {
+		node string
+		with *meeting
+		now  time.Time
+	}
+	// synced: all that was in our journal is durable, or err says that nothing is.
+	synced struct{ err error }
+	// proposed is how a proposal to the Coordinator ended.
+	proposed struct {
+		revision Revision
+		err      error
+	}
+	// agreementRead is what the Coordinator has. ours: one of our own attempts made it.
+	agreementRead struct {
+		is       Agreement
+		revision Revision
+		ours     bool
+		err      error
+	}
+	// placed: the generation that is being begun has its place in the order, and
+	// nothing is ordered after it yet.
+	placed struct{ lsn LSN }
+	// begun: that generation is recorded and its record is in the journal, or err says
+	// why not.
+	begun struct {
+		lsn LSN
+		err error
+	}
+	// inForce: what the change under way waited for is there (core.inForce).
+	inForce struct{}
+	// gaveUp: it is not, and is waited for no more.
+	gaveUp struct{ err error }
+	// setRecorded: the larger set is in our superblock, or err says why not.
+	setRecorded struct {
+		err error
+		now time.Time
+	}
+	// generationDurable: the newest generation's record is durable on every member.
+	generationDurable struct{ now time.Time }
+	// quorumLook: who is here has changed; are they enough?
+	quorumLook struct{ now time.Time }
+	// diskFailed: a file of the replica's failed, for good; readFrom is where reads may
+	// go on (fault.go).
+	diskFailed struct {
+		err      error
+		readFrom uint32
+		now      time.Time
+	}
+	// detachTurn: a Primary without its disk may begin the generation of its peers.
+	detachTurn struct{}
+)
+
+// Actions of the in-sync set.
+type (
+	// askFence: ask the handler whether we may go on without the peer → fenceAnswer.
+	askFence struct{ node string }
+	// fencedNow: it let us. notFenced: it did not.
+	fencedNow struct{ node string }
+	notFenced struct {
+		node string
+		err  error
+	}
+	// wantTurn: the in-sync set has to change → shrinkTurn, when no other change of
+	// the set or the role is under way.
+	wantTurn struct{}
+	// wantDetach: the same → detachTurn.
+	wantDetach struct{}
+	// closeLink: end the connection with these words.
+	closeLink struct {
+		node     string
+		code     Code
+		sentence string
+	}
+	// slowPeer: the peer leaves for being too slow.
+	slowPeer struct {
+		node  string
+		cause string
+		after time.Time // it may return
+	}
+	// syncJournal: make the journal durable up to its end → synced.
+	syncJournal struct{}
+	// propose: have the Coordinator record what is to be, in the place of revision base
+	// → proposed.
+	propose struct {
+		base Revision
+		next Agreement
+	}
+	// readAgreement: ask the Coordinator what is in force → agreementRead.
+	readAgreement struct{}
+	// beginGeneration: record it, then append its record → placed, begun.
+	beginGeneration struct {
+		set []Member // its in-sync set
+		// record: the superblock has the set from then on, not once the newcomer is
+		// ready only.
+		record bool
+	}
+	// await: wait until core.inForce, no longer than limit unless that is 0 → inForce,
+	// or gaveUp.
+	await struct{ limit time.Duration }
+	// recordSet: the superblock has this set from now on → setRecorded.
+	recordSet struct{ set []Member }
+	// left: the smaller set is in force without these.
+	left struct {
+		nodes []string
+		set   []Member
+		lsn   LSN
+	}
+	// joined: the peer is a member, by the generation at lsn.
+	joined struct {
+		node string
+		set  []Member
+		lsn  LSN
+	}
+	// raiseBases: who left had what the members had when the turn began.
+	raiseBases struct{}
+	// settleBits: what the peer's bitmap said is settled; it begins anew.
+	settleBits struct {
+		node string
+		lsn  LSN
+	}
+	// advance: acknowledge as far as the marks reach now.
+	advance struct{}
+	// lookAgain: somebody may have to leave → watch, soon.
+	lookAgain struct{}
+	// holdBack: too few members are in sync, writes wait from now on; letGo: no more.
+	holdBack struct{}
+	letGo    struct{}
+	// refuseWaiting: answer the writes that wait with ErrNoQuorum.
+	refuseWaiting struct{}
+	// changeFailed: the set stays as it is, and so does who is waited for.
+	changeFailed struct {
+		what string
+		err  error
+	}
+	// superseded: another node changed the agreement. This Primary is none any more in
+	// the others' eyes, and acknowledges nothing that they lack.
+	superseded struct{ by Agreement }
+	// detachNow: the disk failed, the volume goes on without.
+	detachNow struct{ err error }
+	// detachedNow: the generation of the peers has begun.
+	detachedNow struct {
+		set []Member
+		lsn LSN
+	}
+	// fail: the replica is Failed.
+	fail struct {
+		err      error
+		readFrom uint32
+		sentence string // for the log
+	}
+)
+
+func (e watch) tell(c *core)             { c.look(e.now) }
+func (e fenceAnswer) tell(c *core)       { c.fenceAnswered(e) }
+func (e shrinkTurn) tell(c *core)        { c.shrink(e.now) }
+func (e joinTurn) tell(c *core)          { c.join(e) }
+func (e synced) tell(c *core)            { c.journalSynced(e.err) }
+func (e proposed) tell(c *core)          { c.proposed(e) }
+func (e agreementRead) tell(c *core)     { c.agreementRead(e) }
+func (e placed) tell(c *core)            { c.placed(e.lsn) }
+func (e begun) tell(c *core)             { c.begun(e) }
+func (e inForce) tell(c *core)           { c.changeInForce() }
+func (e gaveUp) tell(c *core)            { c.fails("", e.err) }
+func (e setRecorded) tell(c *core)       { c.setRecorded(e) }
+func (e generationDurable) tell(c *core) { c.leads(e.now) }
+func (e quorumLook) tell(c *core)        { c.judgeQuorum(e.now) }
+func (e diskFailed) tell(c *core)        { c.diskFailed(e) }
+func (e detachTurn) tell(c *core)        { c.detach() }
