@@ -79,6 +79,31 @@ type (
 	detachTurn struct{}
 )
 
+// Events of the role.
+type (
+	// epochTurn: a peer has seen an epoch that is newer than ours, and follows nothing
+	// older (invariant 7). This Primary may begin one above it.
+	epochTurn struct {
+		seen uint64
+		now  time.Time
+	}
+	// promoteTurn: an operator wants this replica to lead, by force if need be.
+	// canRollBack: it is in the middle of a resync and can be taken back.
+	promoteTurn struct{ force, canRollBack bool }
+	// roleTaken: no round of the applier's that began as Secondary is under way, and none
+	// begins before what follows at once is done.
+	roleTaken struct{ now time.Time }
+	// rolePrepared: that is over, or err says why it did not come.
+	rolePrepared struct{ err error }
+	// demoteBegins: an operator wants this replica to lead no more. demoteGivesUp: it took
+	// too long.
+	demoteBegins  struct{}
+	demoteGivesUp struct{}
+	// demoteTurn: it may stop leading now, if all that was ordered is stable; nothing is
+	// ordered before what follows at once is done.
+	demoteTurn struct{}
+)
+
 // Actions of the in-sync set.
 type (
 	// askFence: ask the handler whether we may go on without the peer → fenceAnswer.
@@ -122,6 +147,11 @@ type (
 		// record: the superblock has the set from then on, not once the newcomer is
 		// ready only.
 		record bool
+		// epoch and version of the set are at least these.
+		epoch, version uint64
+		// promotion: this replica begins to lead. suspect: what was acknowledged may be
+		// lost, so the loss counter rises.
+		promotion, suspect bool
 	}
 	// await: wait until core.inForce, no longer than limit unless that is 0 → inForce,
 	// or gaveUp.
@@ -179,6 +209,30 @@ type (
 	}
 )
 
+// Actions of the role.
+type (
+	// forced: the promotion goes past what is not known.
+	forced struct{ unknown []string }
+	// takeRole: have nothing under way that began as Secondary → roleTaken, rolePrepared.
+	takeRole struct{}
+	// newTerm: what is pending, and what was committed, is of another role.
+	newTerm struct{}
+	// promoted: the generation has begun, and serves when it is in force.
+	promoted struct {
+		set    []Member
+		lsn    LSN
+		forced bool
+	}
+	demoted struct{}
+)
+
+func (e epochTurn) tell(c *core)         { c.raiseEpoch(e) }
+func (e promoteTurn) tell(c *core)       { c.promote(e) }
+func (e roleTaken) tell(c *core)         { c.roleTaken(e.now) }
+func (e rolePrepared) tell(c *core)      { c.rolePrepared(e.err) }
+func (e demoteBegins) tell(c *core)      { c.demoteBegins() }
+func (e demoteGivesUp) tell(c *core)     { c.demoteGivesUp() }
+func (e demoteTurn) tell(c *core)        { c.demote() }
 func (e watch) tell(c *core)             { c.look(e.now) }
 func (e fenceAnswer) tell(c *core)       { c.fenceAnswered(e) }
 func (e shrinkTurn) tell(c *core)        { c.shrink(e.now) }

@@ -1,6 +1,7 @@
 package mirror
 
 import (
+	"encoding"
 	"errors"
 	"fmt"
 	"os"
@@ -118,7 +119,7 @@ func (w *coreWorld) advance() {
 		return
 	}
 	received, durable := c.reach()
-	if !c.led && durable >= c.generation {
+	if !c.led && c.generation != notBegun && durable >= c.generation {
 		w.tell(generationDurable{w.now})
 	}
 	if !c.led {
@@ -219,6 +220,21 @@ func (w *coreWorld) peer(o order) *peerState {
 	panic("the order names no peer")
 }
 
+func unmarshalOr(to encoding.TextUnmarshaler, name string) error {
+	if name == "" {
+		return nil
+	}
+	return to.UnmarshalText([]byte(name))
+}
+
+// refused writes down why a change does not come to be, if it does not.
+func (w *coreWorld) refused() error {
+	if err := w.c.change.err; err != nil {
+		w.out.WriteString("it is refused: " + err.Error() + "\n")
+	}
+	return nil
+}
+
 func failing(o order) error {
 	if s, ok := o.set["error"]; ok {
 		return errors.New(s)
@@ -259,7 +275,22 @@ var coreVerbs = map[string]func(w *coreWorld, o order) error{
 	// A connection, its handshake, and its end.
 	"meet": func(w *coreWorld, o order) error {
 		p := w.peer(o)
-		m := &meeting{met: true, theirs: Description{Node: p.node, Incarnation: uint64(o.num("incarnation", 1))}}
+		m := &meeting{met: true, theirs: Description{
+			Node: p.node, Incarnation: uint64(o.num("incarnation", 1)), Set: parseMembers(o.set["set"]), Excluded: o.has("excluded"),
+			Epoch: uint64(o.num("epoch", 1)), SetVersion: uint64(o.num("version", 1)),
+		}}
+		if o.has("resync") {
+			m.theirs.Resync = &ResyncMark{}
+		}
+		m.verdict.Verdict, m.verdict.Theirs.Records, m.verdict.Reason = InSync, uint64(o.num("records", 0)), o.set["reason"]
+		for v := range Verdict(len(verdictNames)) {
+			if v.String() == o.set["verdict"] {
+				m.verdict.Verdict = v
+			}
+		}
+		if err := unmarshalOr(&m.theirs.Role, o.set["role"]); err != nil {
+			return err
+		}
 		w.meets[p.node] = m
 		p.with, p.incarnation, p.received, p.durable = m, m.theirs.Incarnation, 0, 0
 		p.fenced, p.asking, p.fenceAfter = false, false, time.Time{}
@@ -299,20 +330,39 @@ var coreVerbs = map[string]func(w *coreWorld, o order) error{
 		w.advance()
 		return nil
 	},
+	"advance": func(w *coreWorld, _ order) error { w.advance(); return nil },
 	"join-ready": func(w *coreWorld, o order) error {
 		w.peer(o).with.joinReady = w.c.change.lsn
 		return nil
 	},
 	// Turns, and how what takes time ended.
 	"watch": func(w *coreWorld, _ order) error { w.tell(watch{w.now}); return nil },
-	"turn":  func(w *coreWorld, _ order) error { w.tell(shrinkTurn{w.now}); return nil },
+	// super disk=Outdated excluded set=a version=3 incarnation=2 history
+	"super": func(w *coreWorld, o order) error {
+		sb := &w.c.super
+		if s, ok := o.set["set"]; ok {
+			sb.Set = parseMembers(s)
+		}
+		sb.SetVersion, sb.Incarnation = uint64(o.num("version", LSN(sb.SetVersion))), uint64(o.num("incarnation", LSN(sb.Incarnation)))
+		sb.Excluded = o.has("excluded")
+		if o.has("history") {
+			sb.History = History{{ID: ID{2}, Epoch: 1, First: 1, SetVersion: 1, Set: sb.Set}}
+		}
+		if o.has("resync") {
+			sb.Resync = &ResyncMark{Source: "b"}
+		}
+		return unmarshalOr(&sb.Disk, o.set["disk"])
+	},
+	"stand-alone": func(w *coreWorld, o order) error {
+		p := w.peer(o)
+		p.want, p.problem = false, o.set["problem"]
+		return nil
+	},
+	"turn": func(w *coreWorld, _ order) error { w.tell(shrinkTurn{w.now}); return nil },
 	"join": func(w *coreWorld, o order) error {
 		p := w.peer(o)
 		w.tell(joinTurn{p.node, w.meets[p.node], w.now})
-		if w.c.change.err != nil {
-			w.out.WriteString("it does not join: " + w.c.change.err.Error() + "\n")
-		}
-		return nil
+		return w.refused()
 	},
 	"fenced": func(w *coreWorld, o order) error {
 		w.tell(fenceAnswer{w.peer(o).node, failing(o), w.now, 5 * time.Second})
@@ -323,12 +373,12 @@ var coreVerbs = map[string]func(w *coreWorld, o order) error{
 		w.tell(proposed{revision: Revision(o.num("revision", LSN(w.c.revision)+1))})
 		return nil
 	},
-	"unknown":    func(w *coreWorld, _ order) error { w.tell(proposed{err: errors.New("no answer")}); return nil },
+	"unknown":    func(w *coreWorld, _ order) error { w.tell(proposed{err: errors.New("no answer")}); return w.refused() },
 	"superseded": func(w *coreWorld, _ order) error { w.tell(proposed{err: ErrSuperseded}); return nil },
 	"read": func(w *coreWorld, o order) error {
 		is := Agreement{Epoch: uint64(o.num("epoch", 1)), SetVersion: uint64(o.num("version", 1)), Primary: o.set["primary"], Set: parseMembers(o.set["set"])}
 		w.tell(agreementRead{is, Revision(o.num("revision", 0)), o.has("ours"), failing(o)})
-		return nil
+		return w.refused()
 	},
 	"begun": func(w *coreWorld, o order) error {
 		if err := failing(o); err != nil {
@@ -359,10 +409,7 @@ var coreVerbs = map[string]func(w *coreWorld, o order) error{
 	},
 	"gave-up": func(w *coreWorld, o order) error {
 		w.tell(gaveUp{failing(o)})
-		if w.c.change.err != nil {
-			w.out.WriteString("it does not join: " + w.c.change.err.Error() + "\n")
-		}
-		return nil
+		return w.refused()
 	},
 	"recorded": func(w *coreWorld, o order) error {
 		err := failing(o)
@@ -372,6 +419,34 @@ var coreVerbs = map[string]func(w *coreWorld, o order) error{
 			}
 		}
 		w.tell(setRecorded{err, w.now})
+		return nil
+	},
+	"promote": func(w *coreWorld, o order) error {
+		w.tell(promoteTurn{o.has("force"), o.has("can-roll-back")})
+		return w.refused()
+	},
+	"role-taken": func(w *coreWorld, o order) error {
+		if err := failing(o); err != nil {
+			w.tell(rolePrepared{err})
+			return w.refused()
+		}
+		w.tell(roleTaken{w.now})
+		w.tell(rolePrepared{})
+		return nil
+	},
+	"epoch": func(w *coreWorld, o order) error {
+		w.tell(epochTurn{uint64(o.num("seen", 0)), w.now})
+		return nil
+	},
+	"demote": func(w *coreWorld, o order) error {
+		switch {
+		case o.has("begins"):
+			w.tell(demoteBegins{})
+		case o.has("gives-up"):
+			w.tell(demoteGivesUp{})
+		default:
+			w.tell(demoteTurn{})
+		}
 		return nil
 	},
 	"disk-failed": func(w *coreWorld, o order) error {

@@ -22,7 +22,11 @@ type change struct {
 	who  *peerState
 	with *meeting
 	lsn  LSN   // of its generation's record, 0 while there is none
-	err  error // why a peer did not join
+	err  error // why a peer did not join, or this replica was not promoted
+	// Promoting, or raising the epoch.
+	epoch  uint64
+	force  bool // an operator's word that it may
+	forced bool // past what is not known
 }
 
 type changeKind uint8
@@ -32,6 +36,8 @@ const (
 	shrinking
 	joining
 	detaching
+	promoting
+	raising // the epoch
 )
 
 // voters calls f with the peers that are waited for, and how far each has what is
@@ -422,7 +428,7 @@ func (c *core) propose() { c.do(propose{c.revision, c.proposal()}) }
 
 // proposal is what the change under way comes to.
 func (c *core) proposal() Agreement {
-	return Agreement{Epoch: c.super.Epoch, SetVersion: c.change.version, Primary: c.rules.node, Set: c.change.set}
+	return Agreement{Epoch: max(c.super.Epoch, c.change.epoch), SetVersion: c.change.version, Primary: c.rules.node, Set: c.change.set}
 }
 
 func (c *core) proposed(e proposed) {
@@ -430,6 +436,8 @@ func (c *core) proposed(e proposed) {
 	case e.err == nil:
 		c.revision = e.revision
 		c.granted()
+	case c.change.kind == promoting: // whatever became of it: whoever leads next asks first
+		c.fails("", fmt.Errorf("the coordinator does not agree: %w", e.err))
 	case errors.Is(e.err, ErrSuperseded):
 		c.do(readAgreement{}) // by one of our own attempts, perhaps
 	default:
@@ -440,6 +448,8 @@ func (c *core) proposed(e proposed) {
 // agreementRead settles what was unknown, if it is newer than what we based it on.
 func (c *core) agreementRead(e agreementRead) {
 	switch {
+	case c.change.kind == promoting:
+		c.mayFollowAgreement(e)
 	case e.err != nil:
 		c.fails("the coordinator did not answer", e.err)
 	case e.revision > c.revision && !e.ours:
@@ -458,11 +468,15 @@ func (c *core) agreementRead(e agreementRead) {
 
 // granted: the change may be recorded.
 func (c *core) granted() {
-	if c.change.kind == joining {
-		c.do(recordSet{c.change.set})
-		return
+	ch := &c.change
+	switch ch.kind {
+	case joining:
+		c.do(recordSet{ch.set})
+	case promoting:
+		c.do(beginGeneration{set: ch.set, record: true, epoch: ch.epoch, version: ch.version, promotion: true, suspect: c.suspect()})
+	default:
+		c.do(beginGeneration{set: ch.set, record: true, epoch: ch.epoch})
 	}
-	c.do(beginGeneration{set: c.change.set, record: true})
 }
 
 func (c *core) begun(e begun) {
@@ -478,6 +492,10 @@ func (c *core) begun(e begun) {
 		c.do(await{limit: c.joinLimit()})
 	case detaching:
 		c.detachBegun()
+	case promoting:
+		c.promotionBegun()
+	case raising:
+		c.change = change{}
 	}
 }
 
@@ -511,6 +529,9 @@ func (c *core) fails(what string, err error) {
 	switch c.change.kind {
 	case joining:
 		c.joinFails(err)
+	case promoting:
+		c.role = Secondary
+		c.change = change{err: err}
 	case detaching:
 		c.change = change{}
 		if c.failure == nil {
@@ -518,7 +539,7 @@ func (c *core) fails(what string, err error) {
 		}
 	default:
 		c.change = change{}
-		if what != "" {
+		if what != "" && c.failure == nil {
 			c.do(changeFailed{what, err})
 		}
 	}

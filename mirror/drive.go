@@ -59,10 +59,23 @@ func (v *Volume) doNow(a action) bool {
 	case refuseWaiting:
 		v.refuseWrites()
 	case changeFailed:
-		v.log.Error("could not record the smaller in-sync set; writes wait: "+a.what, "error", a.err)
+		v.log.Error("could not change the in-sync set; what waits for that waits: "+a.what, "error", a.err)
 	case superseded:
 		v.log.Error("another node changed the agreement on this volume: this one acknowledges nothing any more that a member lacks",
 			"primary", a.by.Primary, "epoch", a.by.Epoch, "members", nodesOf(a.by.Set))
+	case forced:
+		v.log.Warn("promotion is forced", "unknown", a.unknown)
+	case newTerm:
+		v.unheld, v.committed, v.syncWant = 0, v.applied, 0
+		v.pending.reset()
+	case promoted:
+		v.genNotes[v.super.History.At(a.lsn).ID] = genNote{began: time.Now(), forced: &a.forced}
+		v.unheld = a.lsn
+		v.log.Info("promoted; serves once its generation is durable on every member", "generation", a.lsn, "members", nodesOf(a.set))
+	case demoted:
+		v.log.Info("demoted", "end", v.end)
+		kick(v.syncKick)
+		v.broadcast()
 	case detachNow:
 		v.detachLocked(a.err)
 	case detachedNow:
@@ -160,10 +173,19 @@ func (t *turn) do(a action) event {
 			v.mu.Lock()
 			v.heed(placed{v.end + 1})
 			v.mu.Unlock()
+			if sb.Volume.IsZero() { // it gets its name with its first generation
+				id, err := NewID(nil)
+				if err != nil {
+					return nil, err
+				}
+				sb.Volume = id
+			}
 			return a.edit(sb), nil
 		})
 		kick(v.syncKick)
 		return begun{lsn, err}
+	case takeRole:
+		return rolePrepared{v.takeRole()}
 	case await:
 		return v.awaitInForce(a.limit)
 	case recordSet:
@@ -181,7 +203,16 @@ func (t *turn) do(a action) event {
 
 // edit is what the superblock becomes with the generation, and returns its set.
 func (a beginGeneration) edit(sb *Superblock) []Member {
-	sb.SetVersion++
+	sb.SetVersion = max(sb.SetVersion+1, a.version)
+	if a.promotion {
+		sb.Epoch++
+		sb.Excluded, sb.Disk = false, UpToDate
+		sb.Snapshots = settledSnapshots(sb.Snapshots) // it gives nothing up by now
+	}
+	if a.suspect {
+		sb.LossCounter++
+	}
+	sb.Epoch = max(sb.Epoch, a.epoch)
 	if a.record {
 		sb.Set = a.set
 	}

@@ -175,12 +175,9 @@ func (v *Volume) fenceAbsent() error {
 	}
 	var errs error
 	v.mu.Lock()
-	var absent []*peerState
-	for _, p := range v.others {
-		if (p.with == nil || !p.with.met) && !v.excludes(p) && !p.fenced {
-			p.asking = true // whenever it was asked last: an operator asks
-			absent = append(absent, p)
-		}
+	absent := v.absent()
+	for _, p := range absent {
+		p.asking = true // whenever it was asked last: an operator asks
 	}
 	v.mu.Unlock()
 	for _, p := range absent {
@@ -193,10 +190,4 @@ func (v *Volume) fenceAbsent() error {
 		v.mu.Unlock()
 	}
 	return errs
-}
-
-// excludes: this replica's own superblock says that p went on with nothing. v.mu
-// is held.
-func (v *Volume) excludes(p *peerState) bool {
-	return !v.super.Excluded && len(v.super.Set) > 0 && !setHasNode(v.super.Set, p.node)
 }

@@ -314,39 +314,14 @@ func (l *link) checkStanding() error {
 		kick(v.watchKick)
 		return errAgain
 	case l.theirs.Epoch > sb.Epoch:
-		go v.raiseEpoch(l.theirs.Epoch)
+		seen := l.theirs.Epoch
+		v.wg.Go(func() { v.takeTurn(epochTurn{seen, time.Now()}) })
 		return errAgain
 	case l.theirs.Resync == nil && p.claim.incarnation == l.theirs.Incarnation && l.theirs.End < p.claim.durable:
 		return &refusal{CodeUnrelated, fmt.Sprintf("node %q acknowledged everything up to LSN %d as durable and now ends at LSN %d: its disk went back in time; delete its replica and create it again (20b)",
 			p.node, p.claim.durable, l.theirs.End)}
 	}
 	return nil
-}
-
-// raiseEpoch begins a generation above an epoch that a peer has seen, so that
-// the peer may follow.
-func (v *Volume) raiseEpoch(seen uint64) {
-	v.change.Lock()
-	defer v.change.Unlock()
-	v.mu.Lock()
-	if v.role != Primary || v.super.Epoch > seen || v.failure != nil {
-		v.mu.Unlock()
-		return
-	}
-	for _, p := range v.peers {
-		p.closeLink(CodeBusy, "a new epoch begins")
-		p.removeAt = time.Now().Add(v.opts.PeerTimeout)
-	}
-	v.mu.Unlock()
-	_, err := v.begin(func(sb *Superblock) ([]Member, error) {
-		sb.Epoch = seen + 1
-		sb.SetVersion++
-		return sb.Set, nil
-	})
-	if err != nil && !errors.Is(err, ErrFailed) {
-		v.log.Error("could not begin a new epoch", "error", err)
-	}
-	kick(v.syncKick)
 }
 
 // plan says how the peer is brought up to date: from the journal if it reaches
