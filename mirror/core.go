@@ -127,6 +127,7 @@ type claim struct {
 // A meeting is one connection to a peer, as far as it decides anything: what the two
 // told each other, and how far they came.
 type meeting struct {
+	role      Role // ours, when it began
 	met       bool // hellos were exchanged: theirs and verdict are valid
 	ready     bool // through the handshake; acknowledgements count
 	theirs    Description

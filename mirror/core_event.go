@@ -79,6 +79,51 @@ type (
 	detachTurn struct{}
 )
 
+// Events of a connection.
+type (
+	// met: the hellos were exchanged, and the histories compared.
+	met struct {
+		node string
+		with *meeting
+	}
+	// leadWanted: this Primary is to begin a session, and nothing follows if it may.
+	leadWanted struct {
+		node string
+		with *meeting
+		now  time.Time
+	}
+	// linkLost: the connection is over. again: another is tried at once. busy: it was
+	// ended by the peer, which will be here again. final: one of the two refused the other
+	// in a way that an operator has to mend. stalled: nothing came of the peer for too long.
+	linkLost struct {
+		node                        string
+		with                        *meeting
+		again, busy, final, stalled bool
+		now                         time.Time
+	}
+)
+
+// Actions of a connection.
+type (
+	// refusePeer: end it with these words, for good.
+	refusePeer struct {
+		code     Code
+		sentence string
+	}
+	// meetAgain: end it, and begin with another handshake.
+	meetAgain struct{}
+	// wantEpoch: begin an epoch above this → epochTurn.
+	wantEpoch struct{ seen uint64 }
+	// connectAgain: try to connect.
+	connectAgain struct{ node string }
+	// cutOff: the superblock says Consistent from now on, if core.isCutOff by then.
+	cutOff struct{}
+)
+
+func (e met) tell(c *core)        { c.met(e) }
+func (e leadWanted) tell(c *core) { c.lead(e) }
+func (e linkLost) tell(c *core)   { c.linkLost(e) }
+
 // Events of the role.
 type (
 	// epochTurn: a peer has seen an epoch that is newer than ours, and follows nothing

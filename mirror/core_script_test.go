@@ -275,7 +275,7 @@ var coreVerbs = map[string]func(w *coreWorld, o order) error{
 	// A connection, its handshake, and its end.
 	"meet": func(w *coreWorld, o order) error {
 		p := w.peer(o)
-		m := &meeting{met: true, theirs: Description{
+		m := &meeting{theirs: Description{
 			Node: p.node, Incarnation: uint64(o.num("incarnation", 1)), Set: parseMembers(o.set["set"]), Excluded: o.has("excluded"),
 			Epoch: uint64(o.num("epoch", 1)), SetVersion: uint64(o.num("version", 1)),
 		}}
@@ -292,8 +292,67 @@ var coreVerbs = map[string]func(w *coreWorld, o order) error{
 			return err
 		}
 		w.meets[p.node] = m
-		p.with, p.incarnation, p.received, p.durable = m, m.theirs.Incarnation, 0, 0
-		p.fenced, p.asking, p.fenceAfter = false, false, time.Time{}
+		p.with, p.received, p.durable, m.role = m, 0, 0, w.c.role
+		m.verdict.Common, m.verdict.Ours.Records, m.verdict.NeedsResync = o.num("common", 0), uint64(o.num("ours", 0)), o.has("needs-resync")
+		if o.has("calls-itself-x") {
+			m.theirs.Node = "x"
+		}
+		m.theirs.End = o.num("end", w.c.end)
+		w.tell(met{p.node, m})
+		return nil
+	},
+	// judge is what this replica makes of the peer that it met, as Volume does it.
+	"judge": func(w *coreWorld, o order) error {
+		p := w.peer(o)
+		c, m, sb := &w.c, p.with, &w.c.super
+		mine := Description{Node: sb.Node, Role: c.role, Set: sb.Set, SetVersion: sb.SetVersion, Excluded: sb.Excluded,
+			Incarnation: sb.Incarnation, History: sb.History}
+		say := func(format string, a ...any) { w.out.WriteString(fmt.Sprintf(format, a...) + "\n") }
+		if r := judgeHello(p.node, &mine, m); r != nil {
+			say("refused, %v: %v", r.code, r)
+			return nil
+		}
+		switch excluded, standsDown := judgeExclusion(&mine, m, Neither); {
+		case excluded:
+			say("it is excluded")
+			sb.exclude(m.theirs.Set, m.theirs.SetVersion)
+		case standsDown:
+			say("it stands down, and meets the peer again")
+			sb.exclude(sb.Set, sb.SetVersion)
+			return nil
+		}
+		if judgeGrowth(&mine, m, sb.Set, sb.SetVersion, sb.Excluded) {
+			say("the set has grown")
+			sb.Set, sb.SetVersion = m.theirs.Set, m.theirs.SetVersion
+		}
+		if r := judgeRoles(&mine, m); r != nil {
+			say("refused, %v: %v", r.code, r)
+			return nil
+		}
+		say("they go on: %v", chooseMode(&m.verdict, o.num("journal", 1)))
+		return nil
+	},
+	"lead": func(w *coreWorld, o order) error {
+		p := w.peer(o)
+		w.tell(leadWanted{p.node, p.with, w.now})
+		return nil
+	},
+	// proceed epoch=3: the Primary decided so.
+	"proceed": func(w *coreWorld, o order) error {
+		m := w.peer(o).with
+		m.theirs.Volume = ID{1}
+		err := judgeProceed(w.c.super.Epoch, m, &Proceed{Epoch: uint64(o.num("epoch", 1)), Volume: ID{1}, Common: o.num("common", 0), From: o.num("from", 1)})
+		w.out.WriteString(fmt.Sprintf("%v\n", err))
+		return nil
+	},
+	// lost b [again] [busy] [final] [stalled]
+	"lost": func(w *coreWorld, o order) error {
+		p := w.peer(o)
+		for _, a := range w.tell(linkLost{p.node, w.meets[p.node], o.has("again"), o.has("busy"), o.has("final"), o.has("stalled"), w.now}) {
+			if a == (cutOff{}) && w.c.isCutOff(p) {
+				return w.commit(func(sb *Superblock) { sb.Disk = Consistent })
+			}
+		}
 		return nil
 	},
 	"ready": func(w *coreWorld, o order) error {
@@ -331,6 +390,11 @@ var coreVerbs = map[string]func(w *coreWorld, o order) error{
 		return nil
 	},
 	"advance": func(w *coreWorld, _ order) error { w.advance(); return nil },
+	"claim": func(w *coreWorld, o order) error { // what it acknowledged
+		p := w.peer(o)
+		p.claim = claim{p.incarnation, o.num("durable", 0)}
+		return nil
+	},
 	"join-ready": func(w *coreWorld, o order) error {
 		w.peer(o).with.joinReady = w.c.change.lsn
 		return nil
@@ -343,6 +407,7 @@ var coreVerbs = map[string]func(w *coreWorld, o order) error{
 		if s, ok := o.set["set"]; ok {
 			sb.Set = parseMembers(s)
 		}
+		sb.Epoch = uint64(o.num("epoch", LSN(sb.Epoch)))
 		sb.SetVersion, sb.Incarnation = uint64(o.num("version", LSN(sb.SetVersion))), uint64(o.num("incarnation", LSN(sb.Incarnation)))
 		sb.Excluded = o.has("excluded")
 		if o.has("history") {

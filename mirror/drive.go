@@ -63,6 +63,10 @@ func (v *Volume) doNow(a action) bool {
 	case superseded:
 		v.log.Error("another node changed the agreement on this volume: this one acknowledges nothing any more that a member lacks",
 			"primary", a.by.Primary, "epoch", a.by.Epoch, "members", nodesOf(a.by.Set))
+	case connectAgain:
+		kick(v.peers[a.node].wake)
+	case wantEpoch:
+		v.wg.Go(func() { v.takeTurn(epochTurn{a.seen, time.Now()}) })
 	case forced:
 		v.log.Warn("promotion is forced", "unknown", a.unknown)
 	case newTerm:

@@ -65,14 +65,6 @@ var errAgain = errors.New("the handshake begins again")
 // errStalled: nothing came of the peer for as long as it may be waited for.
 var errStalled = errors.New("the peer stalls")
 
-// refusal ends a link for good: StandAlone until an operator connects again.
-type refusal struct {
-	code     Code
-	sentence string
-}
-
-func (r *refusal) Error() string { return r.sentence }
-
 // serve runs one connection to its end and reports whether the next attempt is
 // to follow at once.
 func (p *peer) serve(conn net.Conn, version uint16, dialled bool) (again bool) {
@@ -115,7 +107,7 @@ func (l *link) register() (ok, again bool) {
 	}
 	p.link, p.with = l, &l.meeting
 	p.received, p.durable = 0, 0 // forgotten at the handshake (replication.md 2)
-	l.mine = v.describe(p)
+	l.mine, l.role = v.describe(p), v.role
 	return true, false
 }
 
@@ -187,32 +179,16 @@ func (l *link) unregister(err error) (again bool) {
 	var refuses *refusal
 	isBye := errors.As(err, &bye)
 	again = errors.Is(err, errAgain) || isBye && bye.Code == CodeBusy
-	cutOff := false
-
 	v.mu.Lock()
 	p.following = false
 	if l.source.resync != nil || l.target.resync != nil && !l.target.told {
 		v.emit(EventResync, p.node, "it is interrupted")
 	}
-	if p.link == l {
-		p.link, p.with = nil, nil
-		switch {
-		case v.detached != nil && !l.ready: // its time runs already
-		case again, v.detached != nil: // nobody can do without the member of a diskless Primary
-			p.removeAt = time.Now().Add(v.opts.PeerTimeout)
-		default:
-			p.removeAt = time.Now()
-		}
-	} else if err != nil {
+	if p.link != l && err != nil {
 		again = true // we closed it ourselves, to open another
 	}
-	p.stalled = p.stalled || errors.Is(err, errStalled) || errors.Is(err, os.ErrDeadlineExceeded)
-	asked := !p.want // by an operator, or by an earlier refusal
-	switch {
-	case errors.As(err, &refuses):
-		p.want = false
-	case errors.As(err, &refused):
-		p.want = p.want && refused.Code.passes()
+	if p.link == l {
+		p.link = nil
 	}
 	if l.split != nil {
 		p.split = l.split
@@ -220,48 +196,26 @@ func (l *link) unregister(err error) (again bool) {
 	if err != nil && !again {
 		p.noteLocked(err.Error())
 	}
-	p.refused = p.refused || !p.want && !asked && l.mine.Description.Role == Secondary && (!l.met || l.theirs.Role == Secondary)
-	if l.ready && l.theirs.Role == Primary {
-		v.meetAgain()
-	}
-	cutOff = l.met && !(isBye && bye.Code == CodeBusy) && v.role == Secondary && v.super.Disk == UpToDate
+	slow := v.tell(linkLost{
+		node: p.node, with: &l.meeting, again: again, busy: isBye && bye.Code == CodeBusy,
+		final:   errors.As(err, &refuses) || errors.As(err, &refused) && !refused.Code.passes(),
+		stalled: errors.Is(err, errStalled) || errors.Is(err, os.ErrDeadlineExceeded), now: time.Now(),
+	})
 	v.broadcast()
 	v.mu.Unlock()
-
-	kick(v.watchKick)
-	if cutOff {
+	if len(slow) > 0 {
 		l.cutOff()
 	}
 	return again
 }
 
-// meetAgain begins the handshakes with other Secondaries anew, once a Primary is
-// lost sight of: what was found out of them before it brought everybody up to date,
-// a refusal as well, says nothing any more (11h, 11j). v.mu is held.
-func (v *Volume) meetAgain() {
-	for _, p := range v.peers {
-		if p.refused {
-			p.wantAgain()
-		}
-		if p.link != nil && p.link.met && p.link.idles() {
-			p.closeLink(CodeBusy, "the Primary is gone: the handshake begins again")
-		}
-	}
-}
-
-// cutOff records that whether others went on is unknown from here (10a). What
-// came after the connection's end knows better: a promotion, or the next
-// connection once it is through the handshake.
+// cutOff records that whether others went on is unknown from here (10a).
 func (l *link) cutOff() {
 	v := l.v
 	_ = v.commitSuper(func(sb *Superblock) { // fault has told everybody of an error
 		v.mu.Lock()
-		over := v.role == Primary || l.peer.link != nil && l.peer.link.ready
-		for _, p := range v.peers { // its Primary is there: it lost another Secondary
-			over = over || p.link != nil && p.link.ready && p.link.theirs.Role == Primary
-		}
-		v.mu.Unlock()
-		if !over && sb.Disk == UpToDate {
+		defer v.mu.Unlock()
+		if v.isCutOff(l.peer.peerState) && sb.Disk == UpToDate {
 			sb.Disk = Consistent
 		}
 	})
