@@ -46,6 +46,10 @@ type Revision uint64
 // is the superblock of whoever leads, and nobody compares it before it changes. Two
 // nodes may be forced to lead then, which is found out when they meet.
 //
+// There are no leases yet: a Coordinator keeps two nodes from changing the set against
+// each other, but a Primary that was replaced by force answers reads, and writes that
+// its own set has, until it is fenced or wants to change that set.
+//
 // Its methods may be called concurrently, and return when ctx ends. volume is
 // Options.Volume. What they are given and what they return is never changed in place.
 type Coordinator interface {

@@ -291,13 +291,29 @@ func (w *coreWalk) tail() string {
 	return s[max(0, len(s)-3000):]
 }
 
+// What every acknowledgement asks of the core allocates nothing.
+func TestReachAllocatesNothing(t *testing.T) {
+	c := newCore(rules{node: "a", minInSync: 1}, []string{"b", "c"})
+	c.super.Set = []Member{{"a", 1}, {"b", 1}, {"c", 1}}
+	c.joiner, c.joinWith = c.other("c"), &meeting{}
+	if n := testing.AllocsPerRun(100, func() {
+		c.other("b").received++
+		if received, _ := c.reach(); received != 0 {
+			t.Fatal("c has nothing")
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
 // TestCoreWalk: whatever comes in whatever order, nothing is acknowledged before the
 // membership that it needs is in force (invariant 6), no superblock goes where it must
 // not, and once everybody answers again all are in sync and every write is committed.
 // The same events give the same actions.
 func TestCoreWalk(t *testing.T) {
+	unraced(t)
 	rng := seed(t)
-	for range 1000 {
+	for range 600 {
 		s := rng.Uint64()
 		walk := func() *coreWalk {
 			w := newCoreWalk(t, rand.New(rand.NewPCG(s, s)))
