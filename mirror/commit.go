@@ -1,6 +1,10 @@
 package mirror
 
-import "github.com/lockstep-storage/lockstep/block"
+import (
+	"time"
+
+	"github.com/lockstep-storage/lockstep/block"
+)
 
 // A flushWait is a request that waits until a record is stable.
 type flushWait struct {
@@ -41,26 +45,6 @@ func (v *Volume) noteSync(lsn LSN) bool {
 	return true
 }
 
-// voters calls f with the peers that are waited for, and how far each has what is
-// sequenced, and durably. v.mu is held.
-func (v *Volume) voters(f func(p *peer, received, durable LSN)) {
-	for _, m := range v.super.Set {
-		switch p := v.peers[m.Node]; {
-		case p == nil:
-		case p.stranger(m):
-			f(p, 0, 0) // its acknowledgements are not the member's
-		default:
-			f(p, p.received, p.durable)
-		}
-	}
-	for _, p := range v.leaving {
-		f(p, p.received, p.durable)
-	}
-	if p := v.joiner; p != nil { // what is before its generation it need not be asked for
-		f(p, max(p.received, v.joinLSN-1), max(p.durable, v.joinLSN-1))
-	}
-}
-
 // advance moves committed and stable as far as the acknowledgements reach, and
 // completes what waited for them. Neither goes back. v.mu is held.
 //
@@ -71,19 +55,12 @@ func (v *Volume) advance() {
 	if v.role != Primary || v.failure != nil || v.detaching {
 		return
 	}
-	received, durable := v.appended, v.durable
-	if v.detached != nil {
-		received, durable = v.end, v.end // the members' word alone counts
-	}
-	v.voters(func(_ *peer, has, hasDurably LSN) {
-		received, durable = min(received, has), min(durable, hasDurably)
-	})
+	received, durable := v.reach()
 	if !v.led {
 		if durable < v.generation {
 			return
 		}
-		v.led, v.serving = true, !v.closing && !v.demoting
-		v.judgeQuorum()
+		v.heed(generationDurable{time.Now()})
 		v.broadcast()
 	}
 	received = min(received, v.quorumLimit())

@@ -98,10 +98,7 @@ func (l *tinyVolume) promote() error {
 	v := l.v
 	v.change.Lock()
 	defer v.change.Unlock()
-	v.mu.Lock()
-	set := v.setForPromotion()
-	v.mu.Unlock()
-	if err := v.becomePrimary(set, false); err != nil {
+	if err := v.promote(false); err != nil {
 		return err
 	}
 	if err := v.syncNow(); err != nil {

@@ -1,8 +1,8 @@
 package mirror
 
 import (
-	"errors"
 	"fmt"
+	"time"
 )
 
 // A Primary whose own disk fails goes on diskless, through its peers, if an
@@ -42,71 +42,14 @@ func (v *Volume) diskless() bool { return v.readFrom.Load() == fromPeers }
 // more: it is diskless, or was, and its journal lacks what came since.
 func (v *Volume) abandoned() bool { return v.readFrom.Load() >= fromPeers }
 
-// mayDetach reports whether a member is left to go on through, connected or
-// about to be, and as many as min-in-sync asks for. v.mu is held.
-func (v *Volume) mayDetach() bool {
-	return v.opts.OnIOError == Detach && v.role == Primary && v.led && v.memberLeft(nil) &&
-		v.enough(setWithout(v.super.Set, v.opts.Node))
-}
-
-// memberLeft reports whether there is a member other than this replica that is
-// neither gone nor on its way out. v.mu is held.
-func (v *Volume) memberLeft(gone []*peer) bool {
-	lost := make(map[*peer]bool)
-	for _, p := range append(v.lost(), gone...) {
-		lost[p] = true
-	}
-	for _, m := range v.super.Set {
-		if p := v.peers[m.Node]; p != nil && !lost[p] && v.leaving[p.node] == nil {
-			return true
-		}
-	}
-	return false
-}
-
-// detachLocked goes on without the disk, which failed with err.
+// detachLocked goes on without the disk, which failed with err. v.mu is held.
 func (v *Volume) detachLocked(err error) {
 	v.log.Error("the replica's own disk failed: its Primary goes on through its peers; demote it and promote a peer when that suits, then replace the disk",
 		"error", err)
-	v.detached, v.detaching, v.led = fmt.Errorf("%w: %w", ErrFailed, err), true, false
 	v.noSpace, v.starved = false, false
 	v.readFrom.Store(fromPeers)
 	v.pending.reset() // the members answer reads, whatever is pending there
-	for _, p := range v.peers {
-		if !setHasNode(v.super.Set, p.node) && p != v.joiner {
-			p.closeLink(CodeFailed, noSource)
-		}
-	}
 	v.broadcast()
-	v.wg.Go(v.detach)
-}
-
-// noSource is told to those that a diskless Primary cannot bring up to date.
-const noSource = "the Primary's own disk failed: only members of the in-sync set go on with it"
-
-// detach begins the generation of the peers.
-func (v *Volume) detach() {
-	v.change.Lock()
-	defer v.change.Unlock()
-	lsn, err := v.begin(func(sb *Superblock) ([]Member, error) {
-		sb.Set = setWithout(sb.Set, v.opts.Node)
-		sb.SetVersion++
-		if len(sb.Set) == 0 {
-			return nil, errors.New("no member is left")
-		}
-		return sb.Set, nil
-	})
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if err != nil {
-		if v.failure == nil {
-			v.failLocked(fmt.Errorf("%w; going on without it failed: %w", v.detached, err), fromNothing)
-		}
-		return
-	}
-	v.detaching = false
-	v.log.Warn("goes on without a disk of its own", "members", nodesOf(v.super.Set), "generation", lsn)
-	v.advance()
 }
 
 // mayDisconnect refuses to cut a diskless Primary off from its last member, and
@@ -114,30 +57,19 @@ func (v *Volume) detach() {
 func (v *Volume) mayDisconnect(node string) error {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	var gone []*peer
-	for name, p := range v.peers {
-		if node == "" || node == name {
+	var gone []*peerState
+	for _, p := range v.others {
+		if node == "" || node == p.node {
 			gone = append(gone, p)
 		}
 	}
 	if v.role == Primary && v.failure == nil && v.detached == nil && !v.mayLeave(gone...) {
 		return fmt.Errorf("volume %q is Primary on node %q and needs %d replicas in sync: without this one its writes would be held back; demote it first, or lower min-in-sync", v.opts.Volume, v.opts.Node, v.opts.MinInSync)
 	}
-	if v.detached == nil || v.failure != nil || v.memberLeft(gone) {
+	if v.detached == nil || v.failure != nil || v.memberLeft(time.Now(), gone) {
 		return nil
 	}
 	return fmt.Errorf("volume %q has no disk on node %q and goes on through its peers alone: demote it here first", v.opts.Volume, v.opts.Node)
-}
-
-// lastMemberLost ends a diskless Primary: nobody is left who has the volume. It
-// reports whether that is so. v.mu is held.
-func (v *Volume) lastMemberLost(gone []*peer) bool {
-	if v.detached == nil || v.failure != nil || v.memberLeft(gone) {
-		return false
-	}
-	v.log.Error("the last member is lost to a Primary without a disk of its own: clients get errors from now on; promote a peer")
-	v.failLocked(fmt.Errorf("%w; and then the last in-sync peer was lost", v.detached), fromNothing)
-	return true
 }
 
 // passOver is what becomes of a batch in the place of the journal when there is

@@ -19,9 +19,12 @@
 // queue.go → journal and source.go (to the peers) → commit.go (acknowledged,
 // visible, stable) → applier.go (to the backing store) → retention.go (out of
 // the journal). On the other side: follow.go → journal → queue → applier.
-// Peers meet in peer.go, link.go, handshake.go and compare.go; the in-sync set
-// changes in membership.go and promote.go, on what lag.go says of who is slow, and may be
-// too small for clients (quorum.go); a replica that cannot be caught up from the journal goes through
+// Peers meet in peer.go, link.go, handshake.go and compare.go. What is decided there, who
+// leaves the in-sync set and joins it, who may lead, and what becomes of a failed disk,
+// is one deterministic step function: core.go and core_*.go, on what lag.go says of who
+// is slow. drive.go tells it what happens and does what follows (with promote.go,
+// membership.go, and quorum.go for a set that is too small for clients), and coordinator.go
+// is with whom a change is agreed. A replica that cannot be caught up from the journal goes through
 // resync_feed.go (what differs, at the pace of pace.go), resync_source.go,
 // resync_compare.go, resync_target.go and resync_write.go, can be held back
 // (resync_pause.go), and can be taken back (rollback.go) by what undo.go keeps. When the replica's own disk fails: fault.go, and detach.go
@@ -41,10 +44,10 @@
 //	 3 A read returns committed     session.go, pending.go, commit.go, remote.go
 //	 4 One order                    sequencer.go, follow.go
 //	 5 Retention or bitmap          retention.go
-//	 6 Membership before ack        membership.go
-//	 7 Fencing by epoch             follow.go, handshake.go
-//	 8 Only a member may lead       promote.go
-//	 9 A failed fsync is final      fault.go, detach.go
+//	 6 Membership before ack        core_set.go, drive.go
+//	 7 Fencing by epoch             core_meet.go, follow.go
+//	 8 Only a member may lead       core_promote.go
+//	 9 A failed fsync is final      fault.go, core_disk.go, detach.go
 //	10 The superblock first         Volume.begin, superblock.go
 //	11 History tells all            compare.go
 //
@@ -55,7 +58,7 @@
 //	syncLoop                 fdatasync of the journal             syncKick
 //	applyLoop                backing writes                       applyKick; Volume.apply
 //	checkpointLoop           sync of the store, trimming          checkpointKick
-//	watchLoop                removal of lost and slow members     watchKick; Volume.change
+//	watchLoop                removal of lost and slow members     watchKick
 //	dialLoop, one a peer     connecting, and then the link        peer.wake
 //	link: sender             records, blocks, heartbeats          link.kick
 //	link: receiver           what comes in                        the connection
@@ -67,7 +70,8 @@
 //	  read
 //	link: measurer, once     what we have in a split-brain        its end is waited for
 //	eventLoop                Hooks.Event, in order                emit
-//	detach, once             the diskless Primary's generation    Volume.change
+//	a turn's own, once       the diskless Primary's generation,   Volume.change
+//	                         or that of a newer epoch (drive.go)
 //
 // Every one ends before Close returns. Locks are taken in this order:
 //

@@ -2,6 +2,7 @@ package mirror
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -158,67 +159,35 @@ func (l *link) awaitReady() ([]byte, error) {
 	}
 }
 
-// fence asks for each of the peers whether this replica may go on without it, and
-// returns those of which that is known. No lock is held.
-func (v *Volume) fence(gone []*peer) (fenced []*peer, err error) {
-	ask := v.opts.Hooks.FencePeer
-	if ask == nil {
-		return gone, nil
-	}
-	for _, p := range gone {
-		v.mu.Lock()
-		done, early := p.fenced, time.Now().Before(p.fenceAfter)
-		e := v.event(EventFencePeer, p.node, p.problem)
-		v.mu.Unlock()
-		if early {
-			continue
-		}
-		if !done {
-			if askErr := ask(v.ctx, e); askErr != nil {
-				err = fmt.Errorf("node %q is not fenced: %w", p.node, askErr)
-				v.mu.Lock()
-				p.fenceAfter = time.Now().Add(fencePause)
-				p.noteLocked(err.Error())
-				v.mu.Unlock()
-				continue
-			}
-			v.mu.Lock()
-			p.fenced = true
-			v.mu.Unlock()
-			v.log.Info("a lost peer is fenced", "peer", p.node)
-		}
-		fenced = append(fenced, p)
-	}
-	return fenced, err
-}
-
-// allFenced: v.mu is held.
-func (v *Volume) allFenced(gone []*peer) bool {
-	for _, p := range gone {
-		if v.opts.Hooks.FencePeer != nil && !p.fenced {
-			return false
-		}
-	}
-	return true
+// askFence asks whether this replica may go on without the peer. No lock is held.
+func (v *Volume) askFence(node string) fenceAnswer {
+	v.mu.Lock()
+	e := v.event(EventFencePeer, node, v.other(node).problem)
+	v.mu.Unlock()
+	err := v.opts.Hooks.FencePeer(v.ctx, e)
+	return fenceAnswer{node, err, time.Now(), fencePause}
 }
 
 // fenceAbsent is asked before a forced promotion: the members that are not here.
 func (v *Volume) fenceAbsent() error {
+	if v.opts.Hooks.FencePeer == nil {
+		return nil
+	}
+	var errs error
 	v.mu.Lock()
-	var absent []*peer
-	for _, p := range v.peers {
-		if (p.link == nil || !p.link.met) && !v.excludes(p) {
-			p.fenceAfter = time.Time{} // an operator asks
-			absent = append(absent, p)
-		}
+	absent := v.absent()
+	for _, p := range absent {
+		p.asking = true // whenever it was asked last: an operator asks
 	}
 	v.mu.Unlock()
-	_, err := v.fence(absent)
-	return err
-}
-
-// excludes: this replica's own superblock says that p went on with nothing. v.mu
-// is held.
-func (v *Volume) excludes(p *peer) bool {
-	return !v.super.Excluded && len(v.super.Set) > 0 && !setHasNode(v.super.Set, p.node)
+	for _, p := range absent {
+		answer := v.askFence(p.node)
+		if answer.err != nil {
+			errs = errors.Join(errs, fmt.Errorf("node %q is not fenced: %w", p.node, answer.err))
+		}
+		v.mu.Lock()
+		v.heed(answer)
+		v.mu.Unlock()
+	}
+	return errs
 }

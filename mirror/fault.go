@@ -2,7 +2,6 @@ package mirror
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 	"time"
 )
@@ -44,12 +43,7 @@ func (v *Volume) faultLocked(err error, readFrom uint32) {
 		return
 	}
 	v.emit(EventLocalIOError, "", err.Error())
-	if v.mayDetach() {
-		v.detachLocked(err)
-	} else {
-		v.log.Error("replica failed; its peers carry on, and it comes back through a new replica", "error", err)
-		v.failLocked(fmt.Errorf("%w: %w", ErrFailed, err), readFrom)
-	}
+	v.heed(diskFailed{err, readFrom, time.Now()})
 	// The caller may hold the superblock's lock.
 	v.wg.Go(v.noteFailure)
 }
@@ -63,7 +57,7 @@ func (v *Volume) faultRead(err error) {
 	defer v.mu.Unlock()
 	switch now := time.Now(); {
 	case v.failure != nil:
-	case v.mayDetach():
+	case v.mayDetach(now):
 		v.faultLocked(err, fromPeers)
 	case now.Sub(v.readFailed) >= time.Second: // a bad block may be asked for again and again
 		v.readFailed = now

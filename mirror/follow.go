@@ -69,20 +69,13 @@ func (l *link) follow() error {
 // obey does what the Primary decided, if our own judgement of the two histories
 // is the same.
 func (l *link) obey(m *Proceed) error {
-	v, c := l.v, &l.verdict
+	v := l.v
 	v.mu.Lock()
 	seen := v.super.Epoch // by now, whatever the hello said
 	l.peer.following = true
 	v.mu.Unlock()
-	switch {
-	case m.Epoch < seen:
-		return &refusal{CodeOldEpoch, fmt.Sprintf("node %q leads in epoch %d, and epoch %d has been seen here", l.peer.node, m.Epoch, seen)}
-	case m.Volume != l.theirs.Volume || m.Volume.IsZero():
-		return fmt.Errorf("%w: proceeds with volume id %v, and said hello with %v", ErrFrame, m.Volume, l.theirs.Volume)
-	case m.Common != c.Common:
-		return fmt.Errorf("%w: the Primary's last common record is LSN %d, ours %d", ErrFrame, m.Common, c.Common)
-	case m.Mode != ModeResync && (m.From != m.Common+1 || c.NeedsResync):
-		return fmt.Errorf("%w: %v from LSN %d, and the last common record is LSN %d", ErrFrame, m.Mode, m.From, m.Common)
+	if err := judgeProceed(seen, &l.meeting, m); err != nil {
+		return err
 	}
 	if m.Mode == ModeResync {
 		if err := l.askTarget(); err != nil {
@@ -350,16 +343,6 @@ func (l *link) generation(rec *journal.Record) (*Generation, error) {
 	}
 	v.mu.Unlock()
 	return &gen, nil
-}
-
-// subset reports whether every member of a is one of b.
-func subset(a, b []Member) bool {
-	for _, m := range a {
-		if !setHas(b, m) {
-			return false
-		}
-	}
-	return true
 }
 
 // journalBatch writes what was received to the journal, once there is room, and

@@ -1,7 +1,6 @@
 package mirror
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -20,9 +19,7 @@ func (l *link) meet() error {
 		v.mu.Unlock()
 		return errAgain
 	}
-	l.met, p.incarnation = true, l.theirs.Incarnation
-	p.fenced, p.fenceAfter = false, time.Time{}
-	p.problem = ""
+	v.heed(met{p.node, &l.meeting})
 	settled := p.split != nil && l.verdict.Verdict != SplitBrain
 	v.broadcast()
 	v.mu.Unlock()
@@ -85,22 +82,11 @@ func (l *link) mayTell(h History) error {
 
 // judge refuses what cannot go together.
 func (l *link) judge() error {
-	mine, c := &l.mine.Description, &l.verdict
-	if l.theirs.Node != l.peer.node {
-		return &refusal{CodeUnrelated, fmt.Sprintf("node %q calls itself %q", l.peer.node, l.theirs.Node)}
+	mine := &l.mine.Description
+	if r := judgeHello(l.peer.node, mine, &l.meeting); r != nil {
+		return r
 	}
-	if mine.Protocol != l.theirs.Protocol || mine.WriteCache != l.theirs.WriteCache {
-		if !mine.Volume.IsZero() && !l.theirs.Volume.IsZero() {
-			return &refusal{CodeUnrelated, "protocol or write cache differ between the two replicas"}
-		}
-	}
-	leads := mine.Role == Primary || l.theirs.Role == Primary
-	// Two Secondaries of which neither completes the other wait for a third that
-	// completes both (11i).
-	if c.Verdict == Unrelated || c.Verdict == Damaged || c.Verdict == NoSource && leads {
-		return &refusal{CodeUnrelated, c.Reason}
-	}
-	if c.Verdict == SplitBrain {
+	if l.verdict.Verdict == SplitBrain {
 		if err := l.meetSplit(); err != nil {
 			return err
 		}
@@ -111,42 +97,16 @@ func (l *link) judge() error {
 	if err := l.heedGrowth(); err != nil {
 		return err
 	}
-	switch {
-	case mine.Role == Primary && l.theirs.Role == Primary:
-		return &refusal{CodeRole, fmt.Sprintf("both nodes are Primary: %s; demote one", c.Reason)}
-	case mine.Role == Primary && !c.Verdict.leads():
-		return &refusal{CodeRole, fmt.Sprintf("this Primary would have to give way: %s; demote it and promote node %q", c.Reason, l.peer.node)}
-	case l.theirs.Role == Primary && !c.Verdict.Mirror().leads():
-		return &refusal{CodeRole, fmt.Sprintf("the Primary would have to give way: %s", c.Reason)}
+	if r := judgeRoles(mine, &l.meeting); r != nil {
+		return r
 	}
 	return nil
 }
 
-// leads reports whether a Primary that finds this verdict can bring its peer up
-// to date.
-func (v Verdict) leads() bool {
-	return v == InSync || v == PeerBehind || v == PeerTruncates || v == PeerIsNew
-}
-
-// heedExclusion: a replica that hears of a higher set version that excludes it
-// becomes Outdated, durably, before anything else (10c). Where the histories
-// parted, versions were counted apart and tell nothing: the side that gives way
-// is excluded by the other.
-//
-// A replica that was the last member, or one of them, and finds that an excluded
-// peer has more of its history, has lost its memory: it stands down, so that the
-// peer may lead (replication.md 10). The peer hears it at the next handshake.
+// heedExclusion records that this replica is excluded, or stands down.
 func (l *link) heedExclusion() error {
-	mine, theirs, c := &l.mine.Description, &l.theirs, &l.verdict
-	if mine.Role == Primary || len(mine.History) == 0 {
-		return nil
-	}
-	excluded := theirs.SetVersion > mine.SetVersion && setHasNode(theirs.Set, theirs.Node) && !setHasNode(theirs.Set, mine.Node)
-	if loser := cmp.Or(l.loser, c.GivesWay); loser != Neither {
-		excluded = loser == Ours
-	}
-	leads := setHasNode(mine.Set, mine.Node) && !setHasNode(mine.Set, theirs.Node) && !mine.Excluded
-	standsDown := leads && c.Verdict == WeAreBehind && theirs.Role == Secondary && !c.NeedsResync
+	mine, theirs := &l.mine.Description, &l.theirs
+	excluded, standsDown := judgeExclusion(mine, &l.meeting, l.loser)
 	if !excluded && !standsDown {
 		return nil
 	}
@@ -167,24 +127,14 @@ func (l *link) heedExclusion() error {
 	return err
 }
 
-// heedGrowth: a member that hears of a set which is no older than its own and
-// holds more members, itself among them, was not told when they joined. It records
-// that set: none of them is excluded by its own superblock any more (11g).
+// heedGrowth records a larger set than ours that we were not told of.
 func (l *link) heedGrowth() error {
 	mine, theirs := &l.mine.Description, &l.theirs
-	parted := l.verdict.Verdict != InSync && l.verdict.Verdict != PeerBehind && l.verdict.Verdict != WeAreBehind
-	if mine.Role == Primary || theirs.Excluded || parted || !setHasNode(theirs.Set, theirs.Node) {
-		return nil
-	}
-	self := Member{Node: mine.Node, Incarnation: mine.Incarnation}
-	grown := func(set []Member, version uint64) bool {
-		return theirs.SetVersion >= version && len(theirs.Set) > len(set) && setHas(set, self) && subset(set, theirs.Set)
-	}
-	if mine.Excluded || !grown(mine.Set, mine.SetVersion) {
+	if !judgeGrowth(mine, &l.meeting, mine.Set, mine.SetVersion, mine.Excluded) {
 		return nil
 	}
 	return l.v.commitSuper(func(sb *Superblock) {
-		if !sb.Excluded && grown(sb.Set, sb.SetVersion) {
+		if judgeGrowth(mine, &l.meeting, sb.Set, sb.SetVersion, sb.Excluded) {
 			sb.Set, sb.SetVersion = theirs.Set, theirs.SetVersion
 		}
 	})
@@ -287,7 +237,7 @@ func (l *link) lead() error {
 	l.epoch = proceed.Epoch
 	v.advance()
 	if v.suspended {
-		v.judgeQuorum()
+		v.heed(quorumLook{time.Now()})
 	}
 	v.broadcast()
 	v.mu.Unlock()
@@ -300,53 +250,18 @@ func (l *link) lead() error {
 
 // checkStanding settles what has to be settled before a session can begin.
 func (l *link) checkStanding() error {
-	v, p := l.v, l.peer
+	v := l.v
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	sb := &v.super
-	member := Member{Node: p.node, Incarnation: l.theirs.Incarnation}
-	switch {
-	case setHasNode(sb.Set, p.node) && !setHas(sb.Set, member) && v.mayLeave(p):
-		// It lost its memory: its old self is removed first (2c). If the set cannot
-		// do without, that holds everything back, and is replaced when the new one
-		// joins (11f).
-		p.removeAt = time.Now()
-		kick(v.watchKick)
-		return errAgain
-	case l.theirs.Epoch > sb.Epoch:
-		go v.raiseEpoch(l.theirs.Epoch)
-		return errAgain
-	case l.theirs.Resync == nil && p.claim.incarnation == l.theirs.Incarnation && l.theirs.End < p.claim.durable:
-		return &refusal{CodeUnrelated, fmt.Sprintf("node %q acknowledged everything up to LSN %d as durable and now ends at LSN %d: its disk went back in time; delete its replica and create it again (20b)",
-			p.node, p.claim.durable, l.theirs.End)}
+	for _, a := range v.tell(leadWanted{l.peer.node, &l.meeting, time.Now()}) {
+		switch a := a.(type) {
+		case refusePeer:
+			return &refusal{a.code, a.sentence}
+		case meetAgain:
+			return errAgain
+		}
 	}
 	return nil
-}
-
-// raiseEpoch begins a generation above an epoch that a peer has seen, so that
-// the peer may follow.
-func (v *Volume) raiseEpoch(seen uint64) {
-	v.change.Lock()
-	defer v.change.Unlock()
-	v.mu.Lock()
-	if v.role != Primary || v.super.Epoch > seen || v.failure != nil {
-		v.mu.Unlock()
-		return
-	}
-	for _, p := range v.peers {
-		p.closeLink(CodeBusy, "a new epoch begins")
-		p.removeAt = time.Now().Add(v.opts.PeerTimeout)
-	}
-	v.mu.Unlock()
-	_, err := v.begin(func(sb *Superblock) ([]Member, error) {
-		sb.Epoch = seen + 1
-		sb.SetVersion++
-		return sb.Set, nil
-	})
-	if err != nil && !errors.Is(err, ErrFailed) {
-		v.log.Error("could not begin a new epoch", "error", err)
-	}
-	kick(v.syncKick)
 }
 
 // plan says how the peer is brought up to date: from the journal if it reaches
@@ -356,17 +271,20 @@ func (l *link) plan() (*Proceed, error) {
 	v.mu.Lock()
 	// From here on the journal keeps what the peer lacks.
 	l.source.catchingUp, l.source.next = true, c.Common+1
-	first := v.journal.First()
+	first, diskless := v.journal.First(), v.detached != nil
 	sb, half := v.super, v.halfRolledBack()
-	if v.detached != nil {
+	if diskless {
 		first = v.queue.first
-		if c.NeedsResync || first > c.Common+1 || !setHasNode(sb.Set, l.peer.node) {
+	}
+	mode := chooseMode(c, first)
+	if diskless {
+		if mode == ModeResync || !setHasNode(sb.Set, l.peer.node) {
 			v.mu.Unlock()
 			return nil, fmt.Errorf("node %q has to wait: %s", l.peer.node, noSource)
 		}
 	}
 	v.mu.Unlock()
-	if c.NeedsResync || first > c.Common+1 {
+	if mode == ModeResync {
 		v.mu.Lock()
 		l.source.catchingUp = false
 		v.mu.Unlock()
@@ -374,10 +292,6 @@ func (l *link) plan() (*Proceed, error) {
 			return nil, fmt.Errorf("node %q has to wait for its resync: %w", l.peer.node, half)
 		}
 		return l.planResync()
-	}
-	mode := ModeCatchUp
-	if c.Ours.Records == 0 {
-		mode = ModeEstablished
 	}
 	return &Proceed{Mode: mode, Volume: sb.Volume, Epoch: sb.Epoch, Common: c.Common, From: c.Common + 1, History: sb.History}, nil
 }

@@ -354,7 +354,7 @@ func TestInvariant6MembershipBeforeAck(t *testing.T) {
 			s := a.stallAt(fakedisk.OpDatasync, file, func() bool {
 				v.mu.Lock()
 				defer v.mu.Unlock()
-				return len(v.leaving) > 0 && (file == superblockName || len(v.super.Set) == 1)
+				return v.someLeave() && (file == superblockName || len(v.super.Set) == 1)
 			})
 			r.gate("a", "b").hold() // b gets nothing of what follows
 			w := c.async(0, fill(2, rigBlock))

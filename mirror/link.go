@@ -36,14 +36,11 @@ type link struct {
 	ended error // set once; guarded by wmu
 
 	// Set by the handshake, before met.
-	mine    Hello
-	theirs  Description
-	verdict Comparison
-	hello   Hello // theirs, whole
+	mine  Hello
+	hello Hello // theirs, whole
 
 	// v.mu guards the rest.
-	met   bool // hellos were exchanged: theirs and verdict are valid
-	ready bool // through the handshake; acknowledgements count
+	meeting
 	epoch uint64
 	// parting is what closeLink tells the peer, whoever comes to say it first.
 	parting *Bye
@@ -72,14 +69,6 @@ var errAgain = errors.New("the handshake begins again")
 
 // errStalled: nothing came of the peer for as long as it may be waited for.
 var errStalled = errors.New("the peer stalls")
-
-// refusal ends a link for good: StandAlone until an operator connects again.
-type refusal struct {
-	code     Code
-	sentence string
-}
-
-func (r *refusal) Error() string { return r.sentence }
 
 // serve runs one connection to its end and reports whether the next attempt is
 // to follow at once.
@@ -115,15 +104,15 @@ func (l *link) register() (ok, again bool) {
 	v, p := l.v, l.peer
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !p.want || v.closing || v.failure != nil || v.leaving[p.node] != nil {
+	if !p.want || v.closing || v.failure != nil || p.leaving {
 		return false, false
 	}
 	if v.role == Primary && v.generation == notBegun {
 		return false, true
 	}
-	p.link = l
+	p.link, p.with = l, &l.meeting
 	p.received, p.durable = 0, 0 // forgotten at the handshake (replication.md 2)
-	l.mine = v.describe(p)
+	l.mine, l.role = v.describe(p), v.role
 	return true, false
 }
 
@@ -195,32 +184,16 @@ func (l *link) unregister(err error) (again bool) {
 	var refuses *refusal
 	isBye := errors.As(err, &bye)
 	again = errors.Is(err, errAgain) || isBye && bye.Code == CodeBusy
-	cutOff := false
-
 	v.mu.Lock()
 	p.following = false
 	if l.source.resync != nil || l.target.resync != nil && !l.target.told {
 		v.emit(EventResync, p.node, "it is interrupted")
 	}
-	if p.link == l {
-		p.link = nil
-		switch {
-		case v.detached != nil && !l.ready: // its time runs already
-		case again, v.detached != nil: // nobody can do without the member of a diskless Primary
-			p.removeAt = time.Now().Add(v.opts.PeerTimeout)
-		default:
-			p.removeAt = time.Now()
-		}
-	} else if err != nil {
+	if p.link != l && err != nil {
 		again = true // we closed it ourselves, to open another
 	}
-	p.stalled = p.stalled || errors.Is(err, errStalled) || errors.Is(err, os.ErrDeadlineExceeded)
-	asked := !p.want // by an operator, or by an earlier refusal
-	switch {
-	case errors.As(err, &refuses):
-		p.want = false
-	case errors.As(err, &refused):
-		p.want = p.want && refused.Code.passes()
+	if p.link == l {
+		p.link = nil
 	}
 	if l.split != nil {
 		p.split = l.split
@@ -228,48 +201,26 @@ func (l *link) unregister(err error) (again bool) {
 	if err != nil && !again {
 		p.noteLocked(err.Error())
 	}
-	p.refused = p.refused || !p.want && !asked && l.mine.Description.Role == Secondary && (!l.met || l.theirs.Role == Secondary)
-	if l.ready && l.theirs.Role == Primary {
-		v.meetAgain()
-	}
-	cutOff = l.met && !(isBye && bye.Code == CodeBusy) && v.role == Secondary && v.super.Disk == UpToDate
+	slow := v.tell(linkLost{
+		node: p.node, with: &l.meeting, again: again, busy: isBye && bye.Code == CodeBusy,
+		final:   errors.As(err, &refuses) || errors.As(err, &refused) && !refused.Code.passes(),
+		stalled: errors.Is(err, errStalled) || errors.Is(err, os.ErrDeadlineExceeded), now: time.Now(),
+	})
 	v.broadcast()
 	v.mu.Unlock()
-
-	kick(v.watchKick)
-	if cutOff {
+	if len(slow) > 0 {
 		l.cutOff()
 	}
 	return again
 }
 
-// meetAgain begins the handshakes with other Secondaries anew, once a Primary is
-// lost sight of: what was found out of them before it brought everybody up to date,
-// a refusal as well, says nothing any more (11h, 11j). v.mu is held.
-func (v *Volume) meetAgain() {
-	for _, p := range v.peers {
-		if p.refused {
-			p.wantAgain()
-		}
-		if p.link != nil && p.link.met && p.link.idles() {
-			p.closeLink(CodeBusy, "the Primary is gone: the handshake begins again")
-		}
-	}
-}
-
-// cutOff records that whether others went on is unknown from here (10a). What
-// came after the connection's end knows better: a promotion, or the next
-// connection once it is through the handshake.
+// cutOff records that whether others went on is unknown from here (10a).
 func (l *link) cutOff() {
 	v := l.v
 	_ = v.commitSuper(func(sb *Superblock) { // fault has told everybody of an error
 		v.mu.Lock()
-		over := v.role == Primary || l.peer.link != nil && l.peer.link.ready
-		for _, p := range v.peers { // its Primary is there: it lost another Secondary
-			over = over || p.link != nil && p.link.ready && p.link.theirs.Role == Primary
-		}
-		v.mu.Unlock()
-		if !over && sb.Disk == UpToDate {
+		defer v.mu.Unlock()
+		if v.isCutOff(l.peer.peerState) && sb.Disk == UpToDate {
 			sb.Disk = Consistent
 		}
 	})

@@ -50,9 +50,12 @@ func newVolume(o Options) *Volume {
 	v.applier.work, v.applier.out.store = newExtents(), o.Store
 	v.sessions = make(map[*session]struct{})
 	v.peers = make(map[string]*peer)
-	v.leaving = make(map[string]*peer)
 	v.genNotes = make(map[ID]genNote)
 	v.pace = newPacer(&o)
+	v.core = newCore(rules{
+		node: o.Node, volume: o.Volume, minInSync: o.MinInSync, onNoQuorum: o.OnNoQuorum, onIOError: o.OnIOError,
+		peerTimeout: o.PeerTimeout, budget: o.PeerLatencyBudget, fences: o.Hooks.FencePeer != nil,
+	}, o.Peers)
 	for _, node := range o.Peers {
 		v.peers[node] = newPeer(v, node)
 	}

@@ -121,6 +121,9 @@ type Options struct {
 	OnNoQuorum QuorumPolicy
 	// Hooks are what the volume calls when something happens.
 	Hooks Hooks
+	// Coordinator keeps the agreement on who is in sync for all nodes. Default: the
+	// one without a store; roles are set by hand then.
+	Coordinator Coordinator
 	// BootID is what tells a restart of the process from one of the host.
 	// Default: the kernel's.
 	BootID string
@@ -145,6 +148,9 @@ func (o *Options) EnsureDefaults() {
 	}
 	if o.ResyncRateMin == 0 {
 		o.ResyncRateMin = DefaultResyncRateMin
+	}
+	if o.Coordinator == nil {
+		o.Coordinator = superblocks{}
 	}
 	if o.RetryInterval == 0 {
 		o.RetryInterval = 500 * time.Millisecond

@@ -13,9 +13,9 @@ import (
 
 // A peer is another node's replica as this one knows it.
 type peer struct {
-	v    *Volume
-	node string
-	bits *bitmap.Map // blocks in which it may differ from us
+	v          *Volume
+	*peerState             // v.mu guards it
+	bits       *bitmap.Map // blocks in which it may differ from us
 	// remaining is of the resync under way, or interrupted; nil if there is none.
 	remaining atomic.Pointer[remainder]
 
@@ -25,36 +25,17 @@ type peer struct {
 	wake chan struct{} // for dialLoop
 
 	// v.mu guards the rest.
-	want        bool   // connected, or to be
-	refused     bool   // not wanted, by what two Secondaries found out of each other
-	following   bool   // a connection is under way on which it, as Primary, changes what we hold
-	link        *link  // nil without a connection
-	incarnation uint64 // of the replica that was met last
-	received    LSN    // acknowledged within this session
-	durable     LSN
-	claim       claim
-	bitsThrough LSN // the records up to here are in bits, or below its base
-	removeAt    time.Time
-	lag         lagJudge
-	stalled     bool      // its last session ended because nothing came of it for too long
-	fenced      bool      // FencePeer let us go on without it, and it was not here since
-	fenceAfter  time.Time // FencePeer is not asked before
-	problem     string
-	split       *metSplit // nil without a split-brain
+	following   bool      // a connection is under way on which it, as Primary, changes what we hold
+	link        *link     // nil without a connection
+	bitsThrough LSN       // the records up to here are in bits, or below its base
 	keep        *keepWord // an operator's word for the next handshake
 	catchUps    int
 	resyncs     int
 	lastResync  *Progress // of the last one that was finished
 }
 
-// A claim is what a replica once acknowledged as durable, in one incarnation.
-type claim struct {
-	incarnation uint64
-	durable     LSN
-}
-
 func newPeer(v *Volume, node string) *peer {
-	return &peer{v: v, node: node, want: true, wake: make(chan struct{}, 1), lag: lagJudge{budget: v.opts.PeerLatencyBudget}}
+	return &peer{v: v, peerState: v.other(node), wake: make(chan struct{}, 1)}
 }
 
 // dials reports whether this side dials: of two nodes, the one whose name comes
@@ -218,7 +199,7 @@ func (p *peer) closeLink(code Code, sentence string) {
 	if l == nil {
 		return
 	}
-	p.link, l.parting = nil, &Bye{Code: code, Sentence: sentence}
+	p.link, p.with, l.parting = nil, nil, &Bye{Code: code, Sentence: sentence}
 	p.v.broadcast()
 	go l.end(l.parting)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
-	"math"
 	"strings"
 	"time"
 
@@ -53,27 +52,34 @@ func (v *Volume) Promote(ctx context.Context, o PromoteOptions) error {
 		v.awaitSafe(ctx)
 	}
 	v.change.Lock()
-	v.mu.Lock()
-	if v.role == Primary {
-		v.mu.Unlock()
-		v.change.Unlock()
-		return v.awaitServing(ctx)
-	}
-	forced := o.Force && v.judgePromotion(false) != nil
-	unsafe := v.judgePromotion(o.Force)
-	set := v.setForPromotion()
-	v.mu.Unlock()
-	if unsafe == nil {
-		if err := v.becomePrimary(set, forced); err != nil {
-			v.change.Unlock()
-			return fmt.Errorf("promote volume %q: %w", v.opts.Volume, err)
-		}
-	}
+	err := v.promote(o.Force)
 	v.change.Unlock()
-	if unsafe != nil {
+	var unsafe *UnsafePromotionError
+	switch {
+	case errors.As(err, &unsafe):
 		return unsafe
+	case err != nil:
+		return fmt.Errorf("promote volume %q: %w", v.opts.Volume, err)
 	}
 	return v.awaitServing(ctx)
+}
+
+// promote takes the role, if it may. v.change is held.
+func (v *Volume) promote(force bool) error {
+	v.mu.Lock()
+	e := promoteTurn{force, v.canRollBack()}
+	v.mu.Unlock()
+	v.carryThrough(e)
+	kick(v.syncKick)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.core.change.err
+}
+
+// canRollBack reports whether a resync under way can be taken back. v.mu is held.
+func (v *Volume) canRollBack() bool {
+	_, err := v.planRollback()
+	return err == nil
 }
 
 // awaitSafe gives a peer that was demoted just now the moment in which it
@@ -84,7 +90,7 @@ func (v *Volume) awaitSafe(ctx context.Context) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	_ = v.await(ctx, func() (bool, error) { // whatever is still unsafe, Promote says
-		return v.role == Primary || v.failure != nil || v.judgePromotion(false) == nil, nil
+		return v.role == Primary || v.failure != nil || v.judgePromotion(false, false) == nil, nil
 	})
 }
 
@@ -123,195 +129,18 @@ func (v *Volume) awaitServing(ctx context.Context) error {
 	return nil
 }
 
-// judgePromotion returns an *UnsafePromotionError, or nil. v.mu is held.
-func (v *Volume) judgePromotion(force bool) error {
-	never := &UnsafePromotionError{Volume: v.opts.Volume, Hopeless: true}
-	unsafe := &UnsafePromotionError{Volume: v.opts.Volume}
-	if v.failure != nil {
-		never.Unknown = append(never.Unknown, v.failure.Error())
-	}
-	if v.super.Disk == Inconsistent {
-		why := "its data is Inconsistent: " + v.super.Resync.String()
-		if _, err := v.planRollback(); err == nil {
-			why += fmt.Sprintf("; 'lockstep rollback %s' takes it back to what it was before", v.opts.Volume)
-		}
-		never.Unknown = append(never.Unknown, why)
-	}
-	if (v.super.Disk == Outdated || v.super.Excluded) && !v.supersedes() {
-		unsafe.Unknown = append(unsafe.Unknown, "its data is Outdated: others are known to have gone on without it")
-	}
-	for _, node := range v.opts.Peers {
-		p := v.peers[node]
-		s, hopeless := p.unknown()
-		switch {
-		case s == "":
-		case hopeless:
-			never.Unknown = append(never.Unknown, s)
-		default:
-			unsafe.Unknown = append(unsafe.Unknown, s)
-		}
-	}
-	switch {
-	case len(never.Unknown) > 0:
-		return never
-	case len(unsafe.Unknown) > 0 && !force:
-		return unsafe
-	}
-	if len(unsafe.Unknown) > 0 {
-		v.log.Warn("promotion is forced", "unknown", unsafe.Unknown)
-	}
-	return nil
-}
-
-// supersedes reports whether this replica may lead although it was excluded: the
-// members of the set that excluded it are all here, Secondary, with that set or a
-// newer one in their superblocks, and each has stood down because it lost records
-// that this replica has; nobody else has more either. So all that they flushed is
-// here, and of what they had only in memory as much as anybody has
-// (replication.md 10). v.mu is held.
-func (v *Volume) supersedes() bool {
-	sb := &v.super
-	for _, p := range v.peers {
-		l := p.link
-		if l == nil || !l.met || l.theirs.Role == Primary || !l.theirs.Excluded || l.theirs.Resync != nil ||
-			l.verdict.Verdict != PeerBehind && l.verdict.Verdict != InSync {
-			return false
-		}
-	}
-	for _, m := range sb.Set {
-		p := v.peers[m.Node]
-		if p == nil || p.link.theirs.SetVersion < sb.SetVersion || !setHasNode(p.link.theirs.Set, m.Node) {
-			return false
-		}
-	}
-	return len(sb.Set) > 0
-}
-
-// unknown says what of this peer speaks against a promotion here. v.mu is held.
-func (p *peer) unknown() (sentence string, hopeless bool) {
-	v := p.v
-	if l := p.link; l != nil && l.met {
-		switch {
-		case l.theirs.Role == Primary:
-			return fmt.Sprintf("node %q is Primary: demote it first; should it be dead, its connection ends within %v", p.node, v.opts.PeerTimeout), true
-		case l.verdict.Verdict == InSync, l.verdict.Verdict == PeerBehind,
-			l.verdict.Verdict == PeerTruncates, l.verdict.Verdict == PeerIsNew:
-			return "", false
-		case l.verdict.Verdict == WeAreNew:
-			return fmt.Sprintf("node %q has the volume's data and this replica is empty: promote it there", p.node), true
-		case l.verdict.Verdict == WeAreBehind, l.verdict.Verdict == WeTruncate:
-			return fmt.Sprintf("node %q has %d records that this one lacks: promote it there", p.node, l.verdict.Theirs.Records), false
-		}
-		return fmt.Sprintf("node %q: %s", p.node, l.verdict.Reason), false
-	}
-	if p.split != nil {
-		return fmt.Sprintf("node %q: %s", p.node, p.split.result.Reason), false
-	}
-	if !p.want {
-		return fmt.Sprintf("node %q is StandAlone and may have gone on alone: run 'lockstep connect %s %s' (%s)", p.node, v.opts.Volume, p.node, orNothing(p.problem)), false
-	}
-	if len(v.super.History) == 0 {
-		return fmt.Sprintf("node %q is not connected, and this replica is empty: forced, it begins as an empty volume of its own, and what %q may hold cannot be joined with it again", p.node, p.node), false
-	}
-	if v.super.Excluded || len(v.super.Set) == 0 || setHasNode(v.super.Set, p.node) {
-		return fmt.Sprintf("node %q is not connected: it may have gone on alone", p.node), false
-	}
-	return "", false // excluded by our own superblock
-}
-
-func orNothing(problem string) string {
-	if problem == "" {
-		return "nothing was reported"
-	}
-	return problem
-}
-
-// setForPromotion is the in-sync set of the generation that a promotion begins:
-// ourselves and those recorded members that are here, in the incarnation that
-// is recorded, with nothing that we lack. v.mu is held.
-func (v *Volume) setForPromotion() []Member {
-	set := []Member{v.self()}
-	for _, m := range v.super.Set {
-		p := v.peers[m.Node]
-		if p == nil || p.link == nil || !p.link.met || p.link.theirs.Incarnation != m.Incarnation || p.link.theirs.Resync != nil {
-			continue
-		}
-		if sentence, _ := p.unknown(); sentence == "" && !v.super.Excluded {
-			set = setWith(set, m)
-		}
-	}
-	return set
-}
-
-// self is this replica as a member. v.mu is held.
-func (v *Volume) self() Member {
-	return Member{Node: v.opts.Node, Incarnation: v.super.Incarnation}
-}
-
-// notBegun stands for the LSN of a generation whose record has none yet.
-const notBegun = math.MaxUint64
-
-// becomePrimary takes the role. forced is remembered of it. v.change is held.
-func (v *Volume) becomePrimary(set []Member, forced bool) error {
+// takeRole takes the role, once nothing is under way that began as Secondary.
+// v.change is held.
+func (v *Volume) takeRole() error {
 	v.endImage(fmt.Errorf("volume %q is being promoted on node %q", v.opts.Volume, v.opts.Node))
 	if err := v.dropCutWrite(); err != nil {
 		return err
 	}
 	v.apply.Lock() // no round may be under way that was begun as Secondary
+	defer v.apply.Unlock()
 	v.mu.Lock()
-	has := v.memberHoldings()
-	// It may lack what was acknowledged.
-	suspect := v.super.Excluded || setHasNode(v.super.Set, v.opts.Node) && !setHas(v.super.Set, v.self())
-	epoch, version := v.super.Epoch, v.super.SetVersion
-	v.role, v.serving, v.led = Primary, false, false
-	v.unheld, v.suspended = 0, false
-	v.generation = notBegun // nothing is durable enough
-	v.term++
-	v.committed = v.applied
-	v.pending.reset()
-	v.syncWant = 0
-	v.leaving, v.joiner = make(map[string]*peer), nil
-	for _, p := range v.peers {
-		if l := p.link; l != nil && l.met {
-			epoch, version = max(epoch, l.theirs.Epoch), max(version, l.theirs.SetVersion)
-		}
-		p.received, p.durable, p.claim = 0, 0, claim{}
-		p.removeAt = time.Now().Add(v.opts.PeerTimeout)
-		p.lag.slow = nil // as another Primary's peer
-		p.closeLink(CodeBusy, "promoted")
-	}
-	v.mu.Unlock()
-	v.apply.Unlock()
-	lsn, err := v.begin(func(sb *Superblock) ([]Member, error) {
-		if sb.Volume.IsZero() {
-			id, err := NewID(nil)
-			if err != nil {
-				return nil, err
-			}
-			sb.Volume = id
-		}
-		sb.Epoch, sb.SetVersion = max(sb.Epoch, epoch)+1, max(sb.SetVersion, version)+1
-		sb.Set, sb.Excluded, sb.Disk = set, false, UpToDate
-		sb.Snapshots = settledSnapshots(sb.Snapshots) // it gives nothing up by now
-		if suspect {
-			sb.LossCounter++
-		}
-		return set, nil
-	})
-	if err != nil {
-		v.mu.Lock()
-		v.role = Secondary
-		v.mu.Unlock()
-		return err
-	}
-	v.mu.Lock()
-	v.genNotes[v.super.History.At(lsn).ID] = genNote{began: time.Now(), forced: &forced}
-	v.unheld = lsn
-	v.advance()
-	v.mu.Unlock()
-	v.log.Info("promoted; serves once its generation is durable on every member", "generation", lsn, "members", nodesOf(set))
-	kick(v.syncKick)
-	v.raiseHeld(has)
+	defer v.mu.Unlock()
+	v.heed(roleTaken{time.Now()})
 	return nil
 }
 
@@ -404,13 +233,13 @@ func (v *Volume) Demote(ctx context.Context) error {
 		v.mu.Unlock()
 		return nil
 	}
-	v.serving, v.demoting = false, true
+	v.heed(demoteBegins{})
 	v.mu.Unlock()
 	v.revokeSessions(fmt.Errorf("volume %q is being demoted on node %q", v.opts.Volume, v.opts.Node))
 	for {
 		if err := v.quiesce(ctx); err != nil {
 			v.mu.Lock()
-			v.demoting, v.serving = false, v.led && v.failure == nil
+			v.heed(demoteGivesUp{})
 			waits := v.waitingFor()
 			v.mu.Unlock()
 			return fmt.Errorf("demote volume %q: %w (%s)", v.opts.Volume, err, waits)
@@ -444,21 +273,8 @@ func (v *Volume) stepDown() bool {
 	defer v.seq.Unlock()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.stable < v.end {
-		return false
-	}
-	v.role, v.demoting, v.led, v.suspended = Secondary, false, false, false
-	v.term++
-	for _, p := range v.peers {
-		p.closeLink(CodeBusy, "demoted")
-	}
-	if v.detached != nil {
-		v.failLocked(v.detached, fromNothing)
-	}
-	v.log.Info("demoted", "end", v.end)
-	kick(v.syncKick)
-	v.broadcast()
-	return true
+	v.heed(demoteTurn{})
+	return v.role == Secondary
 }
 
 // waitingFor says, for people, what writes wait for; "" if nothing. v.mu is held.
@@ -473,8 +289,8 @@ func (v *Volume) waitingFor() string {
 		return v.noQuorum()
 	}
 	var names []string
-	v.voters(func(p *peer, _, durable LSN) {
-		if durable < v.generation || p.link == nil && v.committed < v.end {
+	v.voters(func(p *peerState, _, durable LSN) {
+		if durable < v.generation || p.with == nil && v.committed < v.end {
 			names = append(names, p.node)
 		}
 	})
@@ -482,12 +298,4 @@ func (v *Volume) waitingFor() string {
 		return ""
 	}
 	return "waits for " + strings.Join(names, ", ")
-}
-
-func nodesOf(set []Member) []string {
-	names := make([]string, len(set))
-	for i, m := range set {
-		names[i] = m.Node
-	}
-	return names
 }

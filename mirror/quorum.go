@@ -35,23 +35,6 @@ const (
 // under way when the members were lost may still take effect.
 var ErrNoQuorum = errors.New("fewer replicas are in sync than min-in-sync asks for")
 
-// enough reports whether a set may be what writes are acknowledged by.
-func (v *Volume) enough(set []Member) bool { return len(set) >= v.opts.MinInSync }
-
-// mayLeave reports whether members may be removed from the recorded set. v.mu is
-// held.
-func (v *Volume) mayLeave(gone ...*peer) bool {
-	left := v.super.Set
-	for _, p := range gone {
-		left = setWithout(left, p.node)
-	}
-	return len(left) == len(v.super.Set) || v.enough(left)
-}
-
-// mayGrow reports whether a peer may join: not once the role is being given up,
-// unless what is held back waits for it. v.mu is held.
-func (v *Volume) mayGrow() bool { return !v.demoting || v.suspended }
-
 // quorumLimit is how far a Primary may commit whoever has acknowledged: with too
 // few members up to the first client's request. v.mu is held.
 func (v *Volume) quorumLimit() LSN {
@@ -66,29 +49,6 @@ func (v *Volume) quorumLimit() LSN {
 		v.unheld++
 	}
 }
-
-// judgeQuorum finds out whether writes are held back for lack of in-sync replicas,
-// and refuses them if the policy is to. v.mu is held.
-func (v *Volume) judgeQuorum() {
-	was := v.suspended
-	v.suspended = v.role == Primary && v.failure == nil && v.led && (!v.enough(v.super.Set) || !v.mayLeave(v.lost()...))
-	switch {
-	case v.suspended && !was:
-		v.log.Warn("writes are held back: too few replicas are in sync", "minInSync", v.opts.MinInSync, "onNoQuorum", v.opts.OnNoQuorum, "state", v.noQuorum())
-	case was && !v.suspended:
-		v.log.Info("enough replicas are in sync again", "members", nodesOf(v.super.Set))
-	}
-	if v.refusesWrites() {
-		v.refuseWrites()
-	}
-	if v.suspended != was {
-		v.broadcast()
-	}
-}
-
-// refusesWrites reports whether writes get an error for lack of in-sync replicas.
-// v.mu is held.
-func (v *Volume) refusesWrites() bool { return v.suspended && v.opts.OnNoQuorum == IOError }
 
 // refuseWrites answers the requests that wait. Their records stay in the journal,
 // and commit once there are enough members. v.mu is held.
@@ -111,7 +71,7 @@ func (v *Volume) noQuorum() string {
 	in := 1
 	var names []string
 	for _, node := range v.opts.Peers {
-		if p := v.peers[node]; setHasNode(v.super.Set, node) && p.counted() {
+		if p := v.peers[node]; setHasNode(v.super.Set, node) && v.counted(p.peerState) {
 			in++
 		} else {
 			names = append(names, node)

@@ -70,7 +70,7 @@ func (v *Volume) awaitReader() (l *link, committed LSN, err error) {
 	defer v.mu.Unlock()
 	err = v.await(v.ctx, func() (bool, error) {
 		for _, m := range v.super.Set {
-			if p := v.peers[m.Node]; p != nil && p.counted() && p.link.ctx.Err() == nil {
+			if p := v.peers[m.Node]; p != nil && v.counted(p.peerState) && p.link.ctx.Err() == nil {
 				l, committed = p.link, v.committed
 				return true, nil
 			}

@@ -24,9 +24,8 @@ type sourceState struct {
 	catchingUp bool // no member: the journal keeps what it lacks
 	confirm    bool // tell it the recorded set
 	greeted    bool // a member was told that it is UpToDate
-	joinReady  LSN
-	told       LSN // the stable LSN that it was told
-	asked      LSN // the LSN that it was asked to sync
+	told       LSN  // the stable LSN that it was told
+	asked      LSN  // the LSN that it was asked to sync
 	owedSince  time.Time
 	flight     []sent
 	inFlight   int64 // bytes
@@ -411,7 +410,7 @@ func (l *link) joinIsReady(body []byte) error {
 		return err
 	}
 	l.v.mu.Lock()
-	l.source.joinReady = max(l.source.joinReady, m.LSN)
+	l.joinReady = max(l.joinReady, m.LSN)
 	l.v.broadcast()
 	l.v.mu.Unlock()
 	return nil
@@ -489,7 +488,7 @@ func (l *link) mayJoin(now time.Time) bool {
 		}
 		return false
 	}
-	return v.led && v.role == Primary && v.mayGrow() && v.joiner == nil && len(v.leaving) == 0 &&
+	return v.led && v.role == Primary && v.mayGrow() && v.joiner == nil && !v.someLeave() &&
 		(s.resync == nil || s.resync.done) &&
 		s.next+maxQueue/8 > v.end && s.inFlight < joinLag && l.peer.received+maxQueue/8 > v.end &&
 		l.peer.lag.mayJoin(now)

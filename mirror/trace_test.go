@@ -34,7 +34,7 @@ func TestTrace1a(t *testing.T) {
 		a.vol.mu.Lock()
 		defer a.vol.mu.Unlock()
 		p := a.vol.joiner
-		return p != nil && p.link != nil && p.link.source.joinReady >= a.vol.joinLSN
+		return p != nil && p.with != nil && p.with.joinReady >= a.vol.joinLSN
 	})
 	b.start()
 	recorded.wait(t) // B has caught up; its membership is on the way to A's disk
@@ -431,7 +431,7 @@ func TestTrace10c(t *testing.T) {
 		a.vol.mu.Lock()
 		defer a.vol.mu.Unlock()
 		p := a.vol.joiner
-		return p != nil && p.link != nil && p.link.source.joinReady >= a.vol.joinLSN
+		return p != nil && p.with != nil && p.with.joinReady >= a.vol.joinLSN
 	})
 	b.start()
 	s.wait(t)

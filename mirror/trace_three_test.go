@@ -131,7 +131,7 @@ func TestTrace11g(t *testing.T) {
 			a.vol.mu.Lock()
 			defer a.vol.mu.Unlock()
 			p := a.vol.joiner
-			return p != nil && p.link != nil && p.link.source.joinReady >= a.vol.joinLSN
+			return p != nil && p.with != nil && p.with.joinReady >= a.vol.joinLSN
 		})
 		b.start()
 		joins.wait(t)
@@ -296,11 +296,10 @@ func TestExclusionOvertaken(t *testing.T) {
 	other := []Member{{Node: "c", Incarnation: 1}}
 	for name, l := range map[string]*link{
 		"told of a set without it": {
-			theirs: Description{Node: "c", Role: Secondary, SetVersion: now.SetVersion, Set: other},
+			meeting: meeting{theirs: Description{Node: "c", Role: Secondary, SetVersion: now.SetVersion, Set: other}},
 		},
 		"met one that has more": {
-			theirs:  Description{Node: "c", Role: Secondary, Set: other},
-			verdict: Comparison{Verdict: WeAreBehind},
+			meeting: meeting{theirs: Description{Node: "c", Role: Secondary, Set: other}, verdict: Comparison{Verdict: WeAreBehind}},
 		},
 	} {
 		l.v = v

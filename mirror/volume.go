@@ -44,6 +44,10 @@ type Volume struct {
 	// change serialises changes of the role and the in-sync set: one in flight
 	// per volume (replication.md 2). Taken before tail.
 	change sync.Mutex
+	// joining is the link whose peer is being made a member, and attempts are what the
+	// Coordinator may have recorded of ours without our knowing. change guards them.
+	joining  *link
+	attempts []ID
 
 	// tail is held while the store is synced and the journal trimmed, and while
 	// the LSNs that these rest on go back. Taken before apply.
@@ -92,37 +96,19 @@ type Volume struct {
 
 // state is what mu guards.
 type state struct {
-	super   Superblock // as last committed
-	role    Role
-	serving bool   // a Primary that answers clients
-	led     bool   // the newest generation's record is durable on every member
-	term    uint64 // counts promotions of this process: requests of another term are refused
-	failure error  // why the replica is Failed
+	core // what is decided, and by what
 	// readFailed is when the last read failed that the log told of.
 	readFailed time.Time
-	// detached is why this Primary does without its disk (detach.go), and
-	// detaching that its peers' generation has not begun yet.
-	detached  error
-	detaching bool
-	closing   bool
-	demoting  bool
-	noSpace   bool // the backing store refused a record for lack of space
+	noSpace    bool // the backing store refused a record for lack of space
 
-	queue      *queue
-	unsynced   int64 // bytes appended since the last sync began
-	chain      uint32
-	end        LSN // newest record sequenced or received
-	appended   LSN // newest record in the journal, if not yet durably
-	durable    LSN
-	cuts       uint64 // truncations of the journal: what was learned before one says nothing after it
-	committed  LSN    // on a Secondary: what reads for a diskless Primary see (remote.go)
-	stable     LSN
-	commitCRC  uint32 // of the record at crcAt, the newest that this Primary committed
-	crcAt      LSN
-	generation LSN  // record of the newest generation, as Primary
-	unheld     LSN  // what a Primary that was promoted with too few members may commit (quorum.go)
-	suspended  bool // too few members are in sync: no write is acknowledged
-	pace       pacer
+	queue     *queue
+	unsynced  int64 // bytes appended since the last sync began
+	chain     uint32
+	cuts      uint64 // truncations of the journal: what was learned before one says nothing after it
+	commitCRC uint32 // of the record at crcAt, the newest that this Primary committed
+	crcAt     LSN
+	unheld    LSN // what a Primary that was promoted with too few members may commit (quorum.go)
+	pace      pacer
 
 	pausedByUser bool   // resyncs are held back, by PauseResync
 	pausedAfter  string // by HoldResync, for that volume; "" they are not
@@ -151,13 +137,6 @@ type state struct {
 	sessions map[*session]struct{}
 
 	peers map[string]*peer
-	// joiner is the peer that the newest generation names and that is no
-	// recorded member yet: waited for from joinLSN on (replication.md 2, growth).
-	joiner  *peer
-	joinLSN LSN
-	// leaving is a member that is being removed: it holds back everything, at
-	// what it had acknowledged, until the smaller set is in force.
-	leaving map[string]*peer
 }
 
 // errClosed is what a closed volume answers with.
