@@ -52,11 +52,15 @@ func nbdcopy(t *testing.T, e export) {
 
 const python = "/usr/bin/python3" // Debian's, which has the binding
 
-func libnbd(t *testing.T, e export) {
+func libnbd(t *testing.T, e export) { runLibnbd(t, e, "testdata/libnbd.py") }
+
+// runLibnbd runs a Python script on an export.
+func runLibnbd(t *testing.T, e export, name string) {
+	t.Helper()
 	if _, _, err := command(t, python, "-c", "import nbd"); err != nil {
 		harness.Lacking(t, "Python's module nbd is not installed here (scripts/install-tools test installs it)")
 	}
-	script, err := filepath.Abs("testdata/libnbd.py")
+	script, err := filepath.Abs(name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,6 +5,7 @@ import (
 	"net"
 	"testing"
 
+	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/target"
 	"github.com/lockstep-storage/lockstep/target/memory"
 	"github.com/lockstep-storage/lockstep/target/nbd/internal/wire"
@@ -19,9 +20,10 @@ type loop struct {
 
 // newLoop attaches to a server over a real socket; depth requests of the type
 // go out together.
-func newLoop(tb testing.TB, cmd uint16, size uint32, depth int) *loop {
+func newLoop(tb testing.TB, tc loopCase) *loop {
+	dev := memory.New(memory.Options{Info: block.Info{Size: testSize, SectorSize: 512}, ColdReads: tc.cold})
 	var x target.Exports
-	if err := x.Add(target.Export{Name: "disk", Device: memory.Sized(testSize)}); err != nil {
+	if err := x.Add(target.Export{Name: "disk", Device: dev}); err != nil {
 		tb.Fatal(err)
 	}
 	srv, err := NewServer(&x, Options{})
@@ -41,25 +43,34 @@ func newLoop(tb testing.TB, cmd uint16, size uint32, depth int) *loop {
 		nc.Close()
 		srv.Shutdown(tb.Context())
 	})
-	hello := append([]byte{0, 0, 0, 3}, wire.Option(nil, wire.OptExportName, []byte("disk"))...)
-	if _, err := nc.Write(hello); err != nil {
+	hello, answer := []byte{0, 0, 0, 3}, wire.GreetingSize+wire.ExportNameAnswer
+	replySize := wire.SimpleReplySize
+	if tc.structured {
+		hello = wire.Option(hello, wire.OptStructuredReply, nil)
+		answer += wire.OptReplySize
+	}
+	switch {
+	case tc.cmd == wire.CmdRead && tc.cold: // a hole
+		replySize = wire.ChunkSize + 12
+	case tc.cmd == wire.CmdRead && tc.structured:
+		replySize = wire.ChunkSize + 8 + tc.size
+	case tc.cmd == wire.CmdRead:
+		replySize += tc.size
+	}
+	if _, err := nc.Write(wire.Option(hello, wire.OptExportName, []byte("disk"))); err != nil {
 		tb.Fatal(err)
 	}
-	if _, err := io.ReadFull(nc, make([]byte, wire.GreetingSize+wire.ExportNameAnswer)); err != nil {
+	if _, err := io.ReadFull(nc, make([]byte, answer)); err != nil {
 		tb.Fatal(err)
 	}
 	lp := &loop{nc: nc}
-	replySize := wire.SimpleReplySize
-	if cmd == wire.CmdRead {
-		replySize += int(size)
-	}
-	for i := range depth {
-		lp.out = wire.Request{Type: cmd, Cookie: uint64(i), Off: uint64(i) * uint64(size), Len: size}.Append(lp.out)
-		if cmd == wire.CmdWrite {
-			lp.out = append(lp.out, make([]byte, size)...)
+	for i := range tc.depth {
+		lp.out = wire.Request{Type: tc.cmd, Cookie: uint64(i), Off: uint64(i * tc.size), Len: uint64(tc.size)}.Append(lp.out)
+		if tc.cmd == wire.CmdWrite {
+			lp.out = append(lp.out, make([]byte, tc.size)...)
 		}
 	}
-	lp.back = make([]byte, depth*replySize)
+	lp.back = make([]byte, tc.depth*replySize)
 	return lp
 }
 
@@ -72,17 +83,25 @@ func (l *loop) round(tb testing.TB) {
 	}
 }
 
-var loops = []struct {
-	name  string
-	cmd   uint16
-	size  uint32
-	depth int
-}{
-	{"read/4k/qd1", wire.CmdRead, 4096, 1},
-	{"read/4k/qd32", wire.CmdRead, 4096, 32},
-	{"write/4k/qd1", wire.CmdWrite, 4096, 1},
-	{"write/4k/qd32", wire.CmdWrite, 4096, 32},
-	{"write/128k/qd8", wire.CmdWrite, 128 << 10, 8},
+type loopCase struct {
+	name       string
+	cmd        uint16
+	size       int
+	depth      int
+	structured bool
+	cold       bool // of a device without data, so the reply has none
+}
+
+var loops = []loopCase{
+	{name: "read/4k/qd1", cmd: wire.CmdRead, size: 4096, depth: 1},
+	{name: "read/4k/qd32", cmd: wire.CmdRead, size: 4096, depth: 32},
+	{name: "write/4k/qd1", cmd: wire.CmdWrite, size: 4096, depth: 1},
+	{name: "write/4k/qd32", cmd: wire.CmdWrite, size: 4096, depth: 32},
+	{name: "write/128k/qd8", cmd: wire.CmdWrite, size: 128 << 10, depth: 8},
+	{name: "structured-read/4k/qd1", cmd: wire.CmdRead, size: 4096, depth: 1, structured: true},
+	{name: "structured-read/4k/qd32", cmd: wire.CmdRead, size: 4096, depth: 32, structured: true},
+	{name: "structured-write/4k/qd32", cmd: wire.CmdWrite, size: 4096, depth: 32, structured: true},
+	{name: "sparse-read/64k/qd32", cmd: wire.CmdRead, size: 64 << 10, depth: 32, structured: true, cold: true},
 }
 
 // In steady state a request allocates nothing.
@@ -92,7 +111,7 @@ func TestRequestsAllocateNothing(t *testing.T) {
 	}
 	for _, tc := range loops {
 		t.Run(tc.name, func(t *testing.T) {
-			l := newLoop(t, tc.cmd, tc.size, tc.depth)
+			l := newLoop(t, tc)
 			for range 20 {
 				l.round(t)
 			}
@@ -108,7 +127,7 @@ func TestRequestsAllocateNothing(t *testing.T) {
 func BenchmarkRequests(b *testing.B) {
 	for _, tc := range loops {
 		b.Run(tc.name, func(b *testing.B) {
-			l := newLoop(b, tc.cmd, tc.size, tc.depth)
+			l := newLoop(b, tc)
 			b.ReportAllocs()
 			b.SetBytes(int64(tc.size) * int64(tc.depth))
 			for b.Loop() {

@@ -18,7 +18,7 @@ func (h *handshake) exportName(ctx context.Context, name string) error {
 	}
 	h.session = session
 	h.out = binary.BigEndian.AppendUint64(h.out, uint64(session.Info.Size))
-	h.out = binary.BigEndian.AppendUint16(h.out, transmissionFlags(session.Info))
+	h.out = binary.BigEndian.AppendUint16(h.out, transmissionFlags(session.Info, h.terms))
 	if !h.noZeroes {
 		h.out = append(h.out, make([]byte, wire.ExportNamePad)...)
 	}
@@ -87,7 +87,7 @@ func refusalOf(err error) uint32 {
 func (h *handshake) describe(opt uint32, e target.Export, info block.Info, asked []byte) {
 	b := binary.BigEndian.AppendUint16(nil, wire.InfoExport)
 	b = binary.BigEndian.AppendUint64(b, uint64(info.Size))
-	h.reply(opt, wire.RepInfo, binary.BigEndian.AppendUint16(b, transmissionFlags(info)))
+	h.reply(opt, wire.RepInfo, binary.BigEndian.AppendUint16(b, transmissionFlags(info, h.terms)))
 
 	least, preferred, payload := blockSizes(info)
 	b = binary.BigEndian.AppendUint16(b[:0], wire.InfoBlockSize)

@@ -59,21 +59,27 @@ func FuzzHandshake(f *testing.F) {
 }
 
 func FuzzRequests(f *testing.F) {
-	f.Add(wire.Request{Type: wire.CmdRead, Len: 4096}.Append(nil), false)
-	f.Add(wire.Request{Type: wire.CmdDisc}.Append(wire.Request{Type: wire.CmdFlush}.Append(nil)), true)
-	f.Add(append(wire.Request{Type: wire.CmdWrite, Len: 512}.Append(nil), make([]byte, 512)...), false)
-	f.Add(append(wire.Request{Type: wire.CmdWrite, Off: 1 << 63, Len: 512}.Append(nil), make([]byte, 600)...), false)
-	for cmd := range uint16(9) {
-		f.Add(wire.Request{Type: cmd, Flags: 3, Off: 512, Len: 1 << 19}.Append(nil), true)
+	for form := range uint8(2) {
+		f.Add(wire.Request{Type: wire.CmdRead, Len: 4096}.Append(nil), false, form)
+		f.Add(wire.Request{Type: wire.CmdDisc}.Append(wire.Request{Type: wire.CmdFlush}.Append(nil)), true, form)
+		f.Add(append(wire.Request{Type: wire.CmdWrite, Len: 512}.Append(nil), make([]byte, 512)...), false, form)
+		f.Add(append(wire.Request{Type: wire.CmdWrite, Off: 1 << 63, Len: 512}.Append(nil), make([]byte, 600)...), false, form)
+		for cmd := range uint16(9) {
+			f.Add(wire.Request{Type: cmd, Flags: 3, Off: 512, Len: 1 << 19}.Append(nil), true, form)
+		}
 	}
 	warm := memory.Sized(1 << 20)
 	cold := memory.New(memory.Options{Info: warm.Info(), ColdReads: true})
-	hello := wire.Option([]byte{0, 0, 0, 3}, wire.OptExportName, nil)
-	f.Fuzz(func(t *testing.T, b []byte, isCold bool) {
+	f.Fuzz(func(t *testing.T, b []byte, isCold bool, form uint8) {
+		hello := []byte{0, 0, 0, 3}
+		if form&1 != 0 {
+			hello = wire.Option(hello, wire.OptStructuredReply, nil)
+		}
+		hello = wire.Option(hello, wire.OptExportName, nil)
 		dev := warm
 		if isCold {
 			dev = cold
 		}
-		play(t, dev, append(hello[:len(hello):len(hello)], b...))
+		play(t, dev, append(hello, b...))
 	})
 }

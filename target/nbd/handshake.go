@@ -31,9 +31,16 @@ type handshake struct {
 	exports  *target.Exports
 	revoked  func(error) // handed to the export that is chosen
 	noZeroes bool
+	terms    terms
 	session  *target.Session // set when transmission begins
 	in       []byte          // data of the present option
 	out      []byte          // answers to it that are not yet sent
+}
+
+// terms are what a client negotiated beside its export.
+type terms struct {
+	// structured: replies come in chunks (NBD_OPT_STRUCTURED_REPLY).
+	structured bool
 }
 
 // run haggles until an export is chosen. On error h.session is closed.
@@ -125,7 +132,7 @@ func (h *handshake) option(ctx context.Context) error {
 
 func known(opt uint32) bool {
 	switch opt {
-	case wire.OptExportName, wire.OptAbort, wire.OptList, wire.OptInfo, wire.OptGo:
+	case wire.OptExportName, wire.OptAbort, wire.OptList, wire.OptInfo, wire.OptGo, wire.OptStructuredReply:
 		return true
 	}
 	return false
@@ -143,10 +150,22 @@ func (h *handshake) answer(ctx context.Context, opt uint32, data []byte) error {
 		h.list(data)
 	case wire.OptInfo, wire.OptGo:
 		h.choose(ctx, opt, data)
+	case wire.OptStructuredReply:
+		h.agree(opt, data, &h.terms.structured)
 	default:
 		h.refuse(opt, wire.RepErrUnsup, fmt.Sprintf("option %d is not supported", opt))
 	}
 	return nil
+}
+
+// agree is an option that turns something on, and has no data.
+func (h *handshake) agree(opt uint32, data []byte, term *bool) {
+	if len(data) != 0 {
+		h.refuse(opt, wire.RepErrInvalid, "the option takes no data")
+		return
+	}
+	*term = true
+	h.reply(opt, wire.RepAck, nil)
 }
 
 func (h *handshake) reply(opt, kind uint32, data []byte) {

@@ -10,7 +10,7 @@ import (
 // transmissionFlags says what the export can do ("Transmission flags"). FLUSH
 // and FUA are offered also without a write cache: clients that use them out of
 // habit must not be told that nothing can be made durable.
-func transmissionFlags(info block.Info) uint16 {
+func transmissionFlags(info block.Info, t terms) uint16 {
 	f := wire.FlagHasFlags | wire.FlagSendFlush | wire.FlagSendFUA
 	if info.ReadOnly {
 		f |= wire.FlagReadOnly
@@ -19,6 +19,9 @@ func transmissionFlags(info block.Info) uint16 {
 	}
 	if info.Rotational {
 		f |= wire.FlagRotational
+	}
+	if t.structured {
+		f |= wire.FlagSendDF
 	}
 	if info.MultiConn {
 		f |= wire.FlagCanMultiConn

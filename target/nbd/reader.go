@@ -112,6 +112,7 @@ func (c *conn) take(ctx context.Context, h wire.Request) error {
 		return err
 	}
 	q.prepare(h)
+	q.sparse = c.sparse != nil && c.rules.leavesHoles(h)
 	if (q.io.FUA || q.io.Op == block.OpFlush) && c.repliesWait() {
 		c.push() // Submit may sync a disk, and what is done does not wait for that
 	}

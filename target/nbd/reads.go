@@ -52,7 +52,7 @@ func (w *readWorkers) add(q *request) {
 
 func (w *readWorkers) work() {
 	for q := w.next(); q != nil; q = w.next() {
-		err := w.c.session.ReadAt(q.payload.Bytes(), q.io.Off)
+		err := w.c.readCold(q)
 		w.c.done(q, err)
 		w.c.writePending(false)
 	}

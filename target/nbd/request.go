@@ -17,6 +17,13 @@ type request struct {
 
 	// payload is what a successful read answers with, else nil.
 	payload *block.Buffer
+	// runs are what the payload of a structured read was cut into, those that
+	// were read; none: it is one. failedAt is where in it a read failed.
+	runs     []run
+	failedAt int
+	report   func(off, n int64, a block.Allocation) bool // addRun
+	// sparse: holes may be left out of the reply.
+	sparse bool
 
 	// The outcome, set before the request is queued for its reply.
 	refusal *refusal // judged unsound
@@ -42,7 +49,15 @@ func (q *request) reset() {
 	if q.payload != nil {
 		q.payload.Unref()
 	}
-	*q = request{conn: q.conn}
+	*q = request{conn: q.conn, runs: q.runs[:0], report: q.report}
+}
+
+// why is the text that goes with an error.
+func (q *request) why() string {
+	if q.refusal != nil {
+		return q.refusal.why
+	}
+	return q.err.Error()
 }
 
 // prepare fills in what the device is to see.

@@ -151,11 +151,16 @@ func (p *peer) last(opt uint32, data []byte) uint32 {
 	return kinds[len(kinds)-1]
 }
 
-// attach goes through the handshake.
-func (r *rig) attach() *peer {
+// attach goes through the handshake, with options that have no data.
+func (r *rig) attach(agree ...uint32) *peer {
 	r.Helper()
 	p := r.dial()
 	p.flags(wire.FlagFixedNewstyle | wire.FlagNoZeroes)
+	for _, opt := range agree {
+		if k := p.last(opt, nil); k != wire.RepAck {
+			r.Fatalf("option %d answered with %#x", opt, k)
+		}
+	}
 	if k := p.last(wire.OptGo, wire.GoData("disk")); k != wire.RepAck {
 		r.Fatalf("GO answered with %#x", k)
 	}

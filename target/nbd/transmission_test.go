@@ -462,7 +462,7 @@ func TestReaderDoesNotWaitForReplies(t *testing.T) {
 		p.request(wire.Request{Type: wire.CmdRead, Cookie: uint64(i), Len: size})
 	}
 	payload := make([]byte, 8<<20)
-	p.request(wire.Request{Type: wire.CmdWrite, Cookie: reads, Len: uint32(len(payload))}, payload...)
+	p.request(wire.Request{Type: wire.CmdWrite, Cookie: reads, Len: uint64(len(payload))}, payload...)
 	seen := map[uint64]bool{}
 	for range reads + 1 {
 		reply := p.reply()

@@ -13,10 +13,11 @@ type rules struct {
 	size     uint64
 	sector   uint64
 	readOnly bool
+	terms
 }
 
-func rulesOf(info block.Info) rules {
-	return rules{size: uint64(info.Size), sector: uint64(max(info.SectorSize, 1)), readOnly: info.ReadOnly}
+func rulesOf(info block.Info, t terms) rules {
+	return rules{size: uint64(info.Size), sector: uint64(max(info.SectorSize, 1)), readOnly: info.ReadOnly, terms: t}
 }
 
 // A refusal is why a request is not carried out.
@@ -35,7 +36,7 @@ func refuse(errno uint32, format string, args ...any) *refusal {
 // allocated for it, and before anybody else sees it. nil means that it is
 // sound. Disconnects are not judged.
 func (r rules) judge(h wire.Request) *refusal {
-	n := uint64(h.Len)
+	n := h.Len
 	if h.Type == wire.CmdWrite && n > wire.MaxPayload {
 		no := refuse(wire.EINVAL, "write of %d bytes, at most %d are taken at once", n, wire.MaxPayload)
 		no.hangUp = true
@@ -44,7 +45,11 @@ func (r rules) judge(h wire.Request) *refusal {
 
 	flags := wire.CmdFlagFUA // "Command flags": to be accepted with every command
 	switch h.Type {
-	case wire.CmdRead, wire.CmdWrite, wire.CmdTrim, wire.CmdFlush:
+	case wire.CmdRead:
+		if r.structured {
+			flags |= wire.CmdFlagDF
+		}
+	case wire.CmdWrite, wire.CmdTrim, wire.CmdFlush:
 	case wire.CmdWriteZeroes:
 		flags |= wire.CmdFlagNoHole
 	default:
@@ -79,7 +84,11 @@ func (r rules) judge(h wire.Request) *refusal {
 		return refuse(wire.EINVAL, "%s of %d bytes at %d, not in whole blocks of %d", name, n, h.Off, r.sector)
 	}
 	if h.Type == wire.CmdRead && n > wire.MaxPayload {
-		return refuse(wire.EINVAL, "read of %d bytes, at most %d are given at once", n, wire.MaxPayload)
+		errno := wire.EINVAL
+		if r.structured { // "NBD_CMD_READ": the client is prepared for it
+			errno = wire.EOVERFLOW
+		}
+		return refuse(errno, "read of %d bytes, at most %d are given at once", n, wire.MaxPayload)
 	}
 	return nil
 }

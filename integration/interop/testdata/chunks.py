@@ -1,0 +1,60 @@
+"""Drives an NBD export through libnbd's structured replies. The export is empty,
+every read of it waits for a disk, and byte 32 MiB cannot be read.
+
+  chunks.py URI
+"""
+import errno
+import sys
+
+import nbd
+
+MIB = 1 << 20
+BAD = 32 * MIB
+h = nbd.NBD()
+h.set_strict_mode(0)  # so that refusals come from the server
+h.connect_uri(sys.argv[1])
+assert h.get_structured_replies_negotiated() and h.can_df()
+
+
+def read(n, off, flags=0):
+    """What the read's chunks were, and its error's number."""
+    chunks = []
+
+    def chunk(data, off, status, error):
+        chunks.append((off, len(data), {nbd.READ_DATA: "data", nbd.READ_HOLE: "hole", nbd.READ_ERROR: "error"}[status]))
+        return 0
+
+    try:
+        got = h.pread_structured(n, off, chunk, flags)
+    except nbd.Error as e:
+        return None, chunks, e.errnum
+    return got, chunks, 0
+
+
+h.pwrite(b"x" * MIB, 0)
+h.pwrite(b"y" * MIB, 3 * MIB)
+h.pwrite(b"z" * 4096, BAD)
+want = b"x" * MIB + bytes(2 * MIB) + b"y" * MIB + bytes(4 * MIB)
+parts = [(0, MIB, "data"), (MIB, 2 * MIB, "hole"), (3 * MIB, MIB, "data"), (4 * MIB, 4 * MIB, "hole")]
+assert read(8 * MIB, 0) == (want, parts, 0)
+assert read(8 * MIB, 0, nbd.CMD_FLAG_DF) == (want, [(0, 8 * MIB, "data")], 0)
+assert read(4096, 2 * MIB) == (bytes(4096), [(2 * MIB, 4096, "data")], 0)
+h.trim(MIB, 3 * MIB)
+assert read(MIB, 3 * MIB) == (bytes(MIB), [(3 * MIB, MIB, "hole")], 0)
+
+# An error says where: what comes before it is there.
+_, chunks, number = read(MIB, BAD - 4096)
+assert number == errno.EIO, number
+assert chunks == [(BAD - 4096, 4096, "hole"), (BAD, 0, "error")], chunks
+
+# Refusals, and longer than it can be sent in one piece.
+for n, off, flags, number in [
+    (4096, h.get_size(), 0, errno.EINVAL),
+    (33 * MIB, 0, 0, errno.EOVERFLOW),
+    (33 * MIB, 0, nbd.CMD_FLAG_DF, errno.EOVERFLOW),
+]:
+    got = read(n, off, flags)
+    assert got[2] == number, (n, off, flags, got[1:])
+assert read(MIB, 0) == (b"x" * MIB, [(0, MIB, "data")], 0)
+h.shutdown()
+print("chunks, errors and refusals are as they should be")
