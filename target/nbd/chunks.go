@@ -13,13 +13,15 @@ const maxMessage = 512
 // answer lays the reply to a request out, in the form that was negotiated: a
 // simple one where nothing goes with it, for that is the shortest.
 func (b *replyBuffer) answer(q *request, errno uint32) {
-	isRead := q.cmd == wire.CmdRead
+	hasData := q.cmd == wire.CmdRead || q.cmd == wire.CmdBlockStatus
 	switch {
-	case !b.terms.structured, errno == wire.OK && !isRead:
+	case !b.terms.structured, errno == wire.OK && !hasData:
 		b.simple(q, errno)
 	case errno != wire.OK:
 		b.content(q, q.runs, false)
 		b.failure(q, errno)
+	case q.cmd == wire.CmdBlockStatus:
+		b.status(q)
 	case len(q.runs) == 0:
 		b.content(q, []run{{end: int(q.io.Len)}}, true)
 	default:
@@ -55,6 +57,14 @@ func (b *replyBuffer) content(q *request, runs []run, done bool) {
 			b.payload(q.payload.Bytes()[r.off:r.end])
 		}
 	}
+}
+
+// status is "NBD_REPLY_TYPE_BLOCK_STATUS", of the one context that there is.
+func (b *replyBuffer) status(q *request) {
+	at := b.begin(q, wire.ReplyBlockStatus, 4+len(q.descriptors), 4, true)
+	b.headers = binary.BigEndian.AppendUint32(b.headers, allocationID)
+	b.added(at)
+	b.payload(q.descriptors)
 }
 
 // failure ends a reply with "NBD_REPLY_TYPE_ERROR", or for a read that the

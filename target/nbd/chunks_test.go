@@ -22,6 +22,13 @@ type chunk struct {
 	zeroes  int    // length of a hole
 	errno   uint32
 	located bool // an error with an offset
+	status  []described
+}
+
+// described is a descriptor of a block status.
+type described struct {
+	n     uint64
+	state uint32
 }
 
 // chunk reads one, and checks that its lengths add up.
@@ -48,6 +55,10 @@ func (p *peer) body(h wire.Chunk) chunk {
 		c.errno, c.data = be.Uint32(b), b[6:]
 	case h.Type == wire.ReplyErrorOffset && len(b) >= 14 && be.Uint32(b) != 0 && len(b) == 14+int(be.Uint16(b[4:])):
 		c.errno, c.data, c.at, c.located = be.Uint32(b), b[6:len(b)-8], be.Uint64(b[len(b)-8:]), true
+	case h.Type == wire.ReplyBlockStatus && len(b) >= 12 && len(b)%8 == 4 && be.Uint32(b) == allocationID:
+		for b = b[4:]; len(b) > 0; b = b[8:] {
+			c.status = append(c.status, described{uint64(be.Uint32(b)), be.Uint32(b[4:])})
+		}
 	default:
 		p.Fatalf("chunk %+v with % x", h, b[:min(len(b), 32)])
 	}

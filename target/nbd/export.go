@@ -16,13 +16,19 @@ func (h *handshake) exportName(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	h.session = session
+	h.begin(session)
 	h.out = binary.BigEndian.AppendUint64(h.out, uint64(session.Info.Size))
 	h.out = binary.BigEndian.AppendUint16(h.out, transmissionFlags(session.Info, h.terms))
 	if !h.noZeroes {
 		h.out = append(h.out, make([]byte, wire.ExportNamePad)...)
 	}
 	return nil
+}
+
+// begin ends the handshake with an export.
+func (h *handshake) begin(s *target.Session) {
+	h.session = s
+	h.terms.status = h.meta.allocation && h.meta.export == s.Export.Name
 }
 
 // list is NBD_OPT_LIST: one answer for each export that is listed now.
@@ -58,7 +64,8 @@ func (h *handshake) choose(ctx context.Context, opt uint32, data []byte) {
 	if opt == wire.OptGo {
 		var s *target.Session
 		if s, err = h.exports.Open(ctx, string(name), h.revoked); err == nil {
-			h.session, export, info = s, s.Export, s.Info
+			export, info = s.Export, s.Info
+			h.begin(s)
 		}
 	} else if export, err = h.exports.Lookup(string(name)); err == nil {
 		info = export.Device.Info()

@@ -53,13 +53,22 @@ func FuzzHandshake(f *testing.F) {
 		f.Add(wire.Option(hello, opt, wire.GoData("disk", wire.InfoName, wire.InfoBlockSize)))
 	}
 	f.Add(wire.Option(wire.Option(hello, wire.OptList, nil), wire.OptAbort, nil))
+	structured := wire.Option(hello, wire.OptStructuredReply, nil)
+	for _, opt := range []uint32{wire.OptListMetaContext, wire.OptSetMetaContext} {
+		for _, queries := range [][]string{nil, {"base:"}, {"x-y:z", "base:allocation"}, {"", ":", "base"}} {
+			f.Add(wire.Option(structured, opt, wire.MetaData("disk", queries...)))
+		}
+	}
+	status := wire.Request{Type: wire.CmdBlockStatus, Len: 1 << 20}.Append(wire.Option(
+		wire.Option(structured, wire.OptSetMetaContext, wire.MetaData("", "base:allocation")), wire.OptGo, wire.GoData("disk")))
+	f.Add(status)
 	f.Add(append(wire.Option(hello, wire.OptGo, nil)[:16], 0xff, 0xff, 0xff, 0xff, 0xff))
 	dev := memory.Sized(1 << 20)
 	f.Fuzz(func(t *testing.T, b []byte) { play(t, dev, b) })
 }
 
 func FuzzRequests(f *testing.F) {
-	for form := range uint8(2) {
+	for form := range uint8(4) {
 		f.Add(wire.Request{Type: wire.CmdRead, Len: 4096}.Append(nil), false, form)
 		f.Add(wire.Request{Type: wire.CmdDisc}.Append(wire.Request{Type: wire.CmdFlush}.Append(nil)), true, form)
 		f.Add(append(wire.Request{Type: wire.CmdWrite, Len: 512}.Append(nil), make([]byte, 512)...), false, form)
@@ -74,6 +83,9 @@ func FuzzRequests(f *testing.F) {
 		hello := []byte{0, 0, 0, 3}
 		if form&1 != 0 {
 			hello = wire.Option(hello, wire.OptStructuredReply, nil)
+		}
+		if form&2 != 0 {
+			hello = wire.Option(hello, wire.OptSetMetaContext, wire.MetaData("", "base:allocation"))
 		}
 		hello = wire.Option(hello, wire.OptExportName, nil)
 		dev := warm

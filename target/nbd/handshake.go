@@ -14,8 +14,9 @@ import (
 
 const (
 	// maxOptionData is the longest option data that is looked at: the longest
-	// name, its length, and more information requests than there are types.
-	maxOptionData = 4 + wire.MaxString + 2 + 2*64
+	// name, and more queries of metadata contexts, or more information requests,
+	// than there are to be made.
+	maxOptionData = 16 << 10
 	// maxSkip is the longest option data that is skipped. Who sends more has
 	// not understood the protocol, and is hung up on.
 	maxSkip = 64 << 10
@@ -32,6 +33,7 @@ type handshake struct {
 	revoked  func(error) // handed to the export that is chosen
 	noZeroes bool
 	terms    terms
+	meta     metaSelection
 	session  *target.Session // set when transmission begins
 	in       []byte          // data of the present option
 	out      []byte          // answers to it that are not yet sent
@@ -41,6 +43,9 @@ type handshake struct {
 type terms struct {
 	// structured: replies come in chunks (NBD_OPT_STRUCTURED_REPLY).
 	structured bool
+	// status: NBD_CMD_BLOCK_STATUS is answered, with base:allocation, which was
+	// selected for the export.
+	status bool
 }
 
 // run haggles until an export is chosen. On error h.session is closed.
@@ -132,7 +137,8 @@ func (h *handshake) option(ctx context.Context) error {
 
 func known(opt uint32) bool {
 	switch opt {
-	case wire.OptExportName, wire.OptAbort, wire.OptList, wire.OptInfo, wire.OptGo, wire.OptStructuredReply:
+	case wire.OptExportName, wire.OptAbort, wire.OptList, wire.OptInfo, wire.OptGo, wire.OptStructuredReply,
+		wire.OptListMetaContext, wire.OptSetMetaContext:
 		return true
 	}
 	return false
@@ -150,6 +156,10 @@ func (h *handshake) answer(ctx context.Context, opt uint32, data []byte) error {
 		h.list(data)
 	case wire.OptInfo, wire.OptGo:
 		h.choose(ctx, opt, data)
+	case wire.OptListMetaContext:
+		h.listMeta(data)
+	case wire.OptSetMetaContext:
+		h.setMeta(data)
 	case wire.OptStructuredReply:
 		h.agree(opt, data, &h.terms.structured)
 	default:

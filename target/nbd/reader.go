@@ -103,11 +103,7 @@ func (c *conn) take(ctx context.Context, h wire.Request) error {
 	if no := c.rules.judge(h); no != nil {
 		return c.turnDown(ctx, h, no)
 	}
-	charge := int64(0)
-	if h.Type == wire.CmdRead || h.Type == wire.CmdWrite {
-		charge = footprint(h.Len)
-	}
-	q, err := c.admit(ctx, h, charge)
+	q, err := c.admit(ctx, h, footprint(c.rules.memory(h)))
 	if err != nil {
 		return err
 	}
@@ -119,6 +115,9 @@ func (c *conn) take(ctx context.Context, h wire.Request) error {
 	switch h.Type {
 	case wire.CmdRead:
 		c.read(q)
+		return nil
+	case wire.CmdBlockStatus:
+		c.reads.add(q)
 		return nil
 	case wire.CmdWrite:
 		if err := c.receive(q); err != nil {

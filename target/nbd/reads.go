@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/target/nbd/internal/wire"
 )
 
 // read serves a read at once if the device can without a disk, else it leaves
@@ -52,10 +53,17 @@ func (w *readWorkers) add(q *request) {
 
 func (w *readWorkers) work() {
 	for q := w.next(); q != nil; q = w.next() {
-		err := w.c.readCold(q)
-		w.c.done(q, err)
+		w.c.done(q, w.c.carryOut(q))
 		w.c.writePending(false)
 	}
+}
+
+// carryOut does what may have to wait for a disk.
+func (c *conn) carryOut(q *request) error {
+	if q.cmd == wire.CmdBlockStatus {
+		return c.blockStatus(q)
+	}
+	return c.readCold(q)
 }
 
 // next waits for a read; nil means that there will be none.

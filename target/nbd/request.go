@@ -24,6 +24,10 @@ type request struct {
 	report   func(off, n int64, a block.Allocation) bool // addRun
 	// sparse: holes may be left out of the reply.
 	sparse bool
+	// reqOne: of a block status, one descriptor is wanted. descriptors are those
+	// that were found, in payload.
+	reqOne      bool
+	descriptors []byte
 
 	// The outcome, set before the request is queued for its reply.
 	refusal *refusal // judged unsound
@@ -69,6 +73,7 @@ func (q *request) prepare(h wire.Request) {
 		Len:  int64(h.Len),
 		Done: q,
 	}
+	q.reqOne = h.Flags&wire.CmdFlagReqOne != 0
 	q.io.NoHole = h.Type == wire.CmdWriteZeroes && h.Flags&wire.CmdFlagNoHole != 0
 }
 
@@ -83,7 +88,7 @@ func opOf(cmd uint16) block.Op {
 	case wire.CmdFlush:
 		return block.OpFlush
 	}
-	return 0 // a read, which is no block.Request
+	return 0 // no block.Request
 }
 
 // A queue is a first-in, first-out list of requests. A request is in one at

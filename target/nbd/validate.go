@@ -52,6 +52,11 @@ func (r rules) judge(h wire.Request) *refusal {
 	case wire.CmdWrite, wire.CmdTrim, wire.CmdFlush:
 	case wire.CmdWriteZeroes:
 		flags |= wire.CmdFlagNoHole
+	case wire.CmdBlockStatus:
+		if !r.status {
+			return refuse(wire.EINVAL, "block-status, but no metadata context was selected for the export")
+		}
+		flags |= wire.CmdFlagReqOne
 	default:
 		return refuse(wire.EINVAL, "unknown command %d", h.Type)
 	}
@@ -66,7 +71,7 @@ func (r rules) judge(h wire.Request) *refusal {
 		return nil
 	}
 
-	changes := h.Type != wire.CmdRead
+	changes := h.Type != wire.CmdRead && h.Type != wire.CmdBlockStatus
 	if changes && r.readOnly {
 		return refuse(wire.EPERM, "%s of %d bytes at %d, but the export is read-only", name, n, h.Off)
 	}

@@ -12,8 +12,10 @@ MIB = 1 << 20
 BAD = 32 * MIB
 h = nbd.NBD()
 h.set_strict_mode(0)  # so that refusals come from the server
+h.add_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
 h.connect_uri(sys.argv[1])
 assert h.get_structured_replies_negotiated() and h.can_df()
+assert h.can_meta_context(nbd.CONTEXT_BASE_ALLOCATION)
 
 
 def read(n, off, flags=0):
@@ -41,6 +43,32 @@ assert read(8 * MIB, 0, nbd.CMD_FLAG_DF) == (want, [(0, 8 * MIB, "data")], 0)
 assert read(4096, 2 * MIB) == (bytes(4096), [(2 * MIB, 4096, "data")], 0)
 h.trim(MIB, 3 * MIB)
 assert read(MIB, 3 * MIB) == (bytes(MIB), [(3 * MIB, MIB, "hole")], 0)
+
+
+def status(n, off, flags=0):
+    """The extents, as pairs of length and flags; base:allocation's alone."""
+    got = []
+
+    def extents(context, offset, entries, error):
+        assert (context, offset) == (nbd.CONTEXT_BASE_ALLOCATION, off), (context, offset)
+        got.extend(zip(entries[::2], entries[1::2]))
+        return 0
+
+    try:
+        h.block_status(n, off, extents, flags)
+    except nbd.Error as e:
+        return e.errnum
+    return got
+
+
+HOLE = nbd.STATE_HOLE | nbd.STATE_ZERO
+h.zero(MIB, 5 * MIB, nbd.CMD_FLAG_NO_HOLE)
+assert status(8 * MIB, 0) == [(MIB, 0), (4 * MIB, HOLE), (MIB, nbd.STATE_ZERO), (2 * MIB, HOLE)], status(8 * MIB, 0)
+assert status(8 * MIB, 0, nbd.CMD_FLAG_REQ_ONE) == [(MIB, 0)]
+assert status(512, 3 * MIB, nbd.CMD_FLAG_REQ_ONE) == [(512, HOLE)]
+assert status(MIB, h.get_size()) == errno.EINVAL
+assert status(0, 0) == errno.EINVAL
+assert status(MIB, 0, nbd.CMD_FLAG_DF) == errno.EINVAL
 
 # An error says where: what comes before it is there.
 _, chunks, number = read(MIB, BAD - 4096)
