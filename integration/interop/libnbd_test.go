@@ -19,10 +19,13 @@ type exported struct {
 	MultiConn bool   `json:"can_multi_conn"`
 	Trim      bool   `json:"can_trim"`
 	Zero      bool   `json:"can_zero"`
+	FastZero  bool   `json:"can_fast_zero"`
+	Cache     bool   `json:"can_cache"`
+	DF        bool   `json:"can_df"`
 }
 
 func nbdinfo(t *testing.T, e export) {
-	want := exported{Name: e.name, Size: exportSize, Flush: true, FUA: true, MultiConn: true, Trim: true, Zero: true}
+	want := exported{Name: e.name, Size: exportSize, Flush: true, FUA: true, MultiConn: true, Trim: true, Zero: true, FastZero: true, Cache: true, DF: true}
 	for _, args := range [][]string{{"--json", e.uri()}, {"--json", "--list", e.uri()}} {
 		var info struct {
 			Protocol string

@@ -58,7 +58,7 @@ func New(opt Options) *Device {
 // nothing wrong with it.
 func Sized(size int64) *Device {
 	return New(Options{Info: block.Info{
-		Size: size, SectorSize: 512, PreferredSize: 4096, WriteCache: true, MultiConn: true,
+		Size: size, SectorSize: 512, PreferredSize: 4096, WriteCache: true, MultiConn: true, FastZero: true,
 		AtomicWrite: block.MaxBuffer, // requests take effect one after the other, and no crash leaves anything
 	}})
 }

@@ -17,7 +17,7 @@ import (
 )
 
 const rwFlags = wire.FlagHasFlags | wire.FlagSendFlush | wire.FlagSendFUA | wire.FlagSendTrim |
-	wire.FlagSendWriteZeroes | wire.FlagCanMultiConn
+	wire.FlagSendWriteZeroes | wire.FlagCanMultiConn | wire.FlagSendCache | wire.FlagSendFastZero
 
 func TestExportName(t *testing.T) {
 	r := newRig(t, memory.Sized(testSize), Options{})
@@ -76,7 +76,7 @@ func TestInfoAndGo(t *testing.T) {
 	r := newRig(t, memory.Sized(testSize), Options{})
 	r.exports.SetDefault("disk")
 	want := map[uint16]string{
-		wire.InfoExport:      "\x00\x00\x00\x00\x00\x80\x00\x00\x01\x6d",
+		wire.InfoExport:      "\x00\x00\x00\x00\x00\x80\x00\x00\x0d\x6d",
 		wire.InfoBlockSize:   "\x00\x00\x02\x00\x00\x00\x10\x00\x02\x00\x00\x00",
 		wire.InfoName:        "disk",
 		wire.InfoDescription: "a disk for tests",
@@ -243,7 +243,7 @@ func TestFlagsFollowTheDevice(t *testing.T) {
 	}{
 		{block.Info{WriteCache: true}, rwFlags &^ wire.FlagCanMultiConn},
 		{block.Info{MultiConn: true}, rwFlags}, // FLUSH also without a write cache
-		{block.Info{ReadOnly: true}, wire.FlagHasFlags | wire.FlagReadOnly | wire.FlagSendFlush | wire.FlagSendFUA},
+		{block.Info{ReadOnly: true}, wire.FlagHasFlags | wire.FlagReadOnly | wire.FlagSendFlush | wire.FlagSendFUA | wire.FlagSendCache},
 		{block.Info{Rotational: true}, rwFlags&^wire.FlagCanMultiConn | wire.FlagRotational},
 	} {
 		if got := transmissionFlags(tc.info, terms{}); got != tc.want {

@@ -116,7 +116,7 @@ func (c *conn) take(ctx context.Context, h wire.Request) error {
 	case wire.CmdRead:
 		c.read(q)
 		return nil
-	case wire.CmdBlockStatus:
+	case wire.CmdBlockStatus, wire.CmdCache:
 		c.reads.add(q)
 		return nil
 	case wire.CmdWrite:

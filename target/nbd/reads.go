@@ -60,10 +60,34 @@ func (w *readWorkers) work() {
 
 // carryOut does what may have to wait for a disk.
 func (c *conn) carryOut(q *request) error {
-	if q.cmd == wire.CmdBlockStatus {
+	switch q.cmd {
+	case wire.CmdBlockStatus:
 		return c.blockStatus(q)
+	case wire.CmdCache:
+		return c.cache(q)
 	}
 	return c.readCold(q)
+}
+
+const (
+	// maxCache is how much one NBD_CMD_CACHE reads at most, bytes: what is asked
+	// for beyond is left where it is.
+	maxCache = wire.MaxPayload
+	// cachePiece is how much of it is in memory at once.
+	cachePiece = 1 << 20
+)
+
+// cache reads, so that the page cache has it.
+func (c *conn) cache(q *request) error {
+	buf := block.Get(int(min(q.io.Len, cachePiece)))
+	defer buf.Unref()
+	end := q.io.Off + min(q.io.Len, maxCache)
+	for off := q.io.Off; off < end; off += cachePiece {
+		if err := c.session.ReadAt(buf.Bytes()[:min(end-off, cachePiece)], off); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // next waits for a read; nil means that there will be none.

@@ -20,6 +20,8 @@ func (r rules) memory(h wire.Request) uint64 {
 	switch h.Type {
 	case wire.CmdRead, wire.CmdWrite:
 		return h.Len
+	case wire.CmdCache:
+		return min(h.Len, cachePiece)
 	case wire.CmdBlockStatus:
 		if h.Flags&wire.CmdFlagReqOne != 0 {
 			return descriptorSize

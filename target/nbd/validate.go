@@ -13,11 +13,18 @@ type rules struct {
 	size     uint64
 	sector   uint64
 	readOnly bool
+	fastZero bool
 	terms
 }
 
 func rulesOf(info block.Info, t terms) rules {
-	return rules{size: uint64(info.Size), sector: uint64(max(info.SectorSize, 1)), readOnly: info.ReadOnly, terms: t}
+	return rules{
+		size:     uint64(info.Size),
+		sector:   uint64(max(info.SectorSize, 1)),
+		readOnly: info.ReadOnly,
+		fastZero: info.FastZero,
+		terms:    t,
+	}
 }
 
 // A refusal is why a request is not carried out.
@@ -49,9 +56,9 @@ func (r rules) judge(h wire.Request) *refusal {
 		if r.structured {
 			flags |= wire.CmdFlagDF
 		}
-	case wire.CmdWrite, wire.CmdTrim, wire.CmdFlush:
+	case wire.CmdWrite, wire.CmdTrim, wire.CmdFlush, wire.CmdCache:
 	case wire.CmdWriteZeroes:
-		flags |= wire.CmdFlagNoHole
+		flags |= wire.CmdFlagNoHole | wire.CmdFlagFastZero
 	case wire.CmdBlockStatus:
 		if !r.status {
 			return refuse(wire.EINVAL, "block-status, but no metadata context was selected for the export")
@@ -71,7 +78,7 @@ func (r rules) judge(h wire.Request) *refusal {
 		return nil
 	}
 
-	changes := h.Type != wire.CmdRead && h.Type != wire.CmdBlockStatus
+	changes := h.Type == wire.CmdWrite || h.Type == wire.CmdTrim || h.Type == wire.CmdWriteZeroes
 	if changes && r.readOnly {
 		return refuse(wire.EPERM, "%s of %d bytes at %d, but the export is read-only", name, n, h.Off)
 	}
@@ -87,6 +94,9 @@ func (r rules) judge(h wire.Request) *refusal {
 	}
 	if h.Off%r.sector != 0 || n%r.sector != 0 {
 		return refuse(wire.EINVAL, "%s of %d bytes at %d, not in whole blocks of %d", name, n, h.Off, r.sector)
+	}
+	if h.Flags&wire.CmdFlagFastZero != 0 && !r.fastZero {
+		return refuse(wire.ENOTSUP, "%s of %d bytes at %d is no faster than a write", name, n, h.Off)
 	}
 	if h.Type == wire.CmdRead && n > wire.MaxPayload {
 		errno := wire.EINVAL

@@ -70,6 +70,15 @@ assert status(MIB, h.get_size()) == errno.EINVAL
 assert status(0, 0) == errno.EINVAL
 assert status(MIB, 0, nbd.CMD_FLAG_DF) == errno.EINVAL
 
+# This device's zeroes are no faster than a write.
+try:
+    h.zero(MIB, 0, nbd.CMD_FLAG_FAST_ZERO)
+except nbd.Error as e:
+    assert e.errnum == errno.ENOTSUP, e.errnum
+else:
+    raise AssertionError("a fast zero that is not fast was done")
+assert read(MIB, 0) == (b"x" * MIB, [(0, MIB, "data")], 0)
+
 # An error says where: what comes before it is there.
 _, chunks, number = read(MIB, BAD - 4096)
 assert number == errno.EIO, number

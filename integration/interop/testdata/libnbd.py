@@ -17,6 +17,7 @@ for h in conns:
     h.connect_uri(uri)
 h = conns[0]
 assert h.can_flush() and h.can_fua() and h.can_trim() and h.can_zero() and h.can_multi_conn()
+assert h.can_cache() and h.can_fast_zero()
 assert not h.is_read_only()
 size = h.get_size()
 rng = random.Random(1)
@@ -57,10 +58,12 @@ h.pwrite(b"x" * BLOCK, 0, nbd.CMD_FLAG_FUA)
 h.zero(4096, 4096, nbd.CMD_FLAG_NO_HOLE | nbd.CMD_FLAG_FUA)
 h.zero(4096, 12288)
 h.trim(4096, 20480, nbd.CMD_FLAG_FUA)
+h.zero(4096, 28672, nbd.CMD_FLAG_FAST_ZERO)
+h.cache(size, 0)
 h.flush()
 got = conns[2].pread(BLOCK, 0)
 for b in range(16):
-    expected = b"\0" if b in (1, 3, 5) else b"x"
+    expected = b"\0" if b in (1, 3, 5, 7) else b"x"
     assert got[b * 4096:(b + 1) * 4096] == expected * 4096, "4 KiB block %d" % b
 
 # The server's refusals, each with its errno; the connection lives on.
@@ -71,6 +74,7 @@ refusals = [
     (lambda: h.pwrite(bytes(8192), size - 4096), errno.ENOSPC),
     (lambda: h.zero(8192, size - 4096), errno.ENOSPC),
     (lambda: h.trim(8192, size - 4096), errno.EINVAL),
+    (lambda: h.cache(8192, size - 4096), errno.EINVAL),
     (lambda: h.trim(4096, 2**63 - 4096), errno.EINVAL),
 ]
 if h.get_block_size(nbd.SIZE_MINIMUM) > 1:
