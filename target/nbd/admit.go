@@ -65,7 +65,7 @@ func (c *conn) admit(ctx context.Context, h wire.Request, charge int64) (*reques
 	} else {
 		c.free, q.next = q.next, nil
 	}
-	q.cookie, q.cmd, q.charge, q.batch = h.Cookie, h.Type, charge, c.corked
+	q.cookie, q.off, q.cmd, q.charge, q.batch = h.Cookie, h.Off, h.Type, charge, c.corked
 	return q, nil
 }
 

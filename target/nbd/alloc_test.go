@@ -3,6 +3,7 @@ package nbd
 import (
 	"io"
 	"net"
+	"slices"
 	"testing"
 
 	"github.com/lockstep-storage/lockstep/block"
@@ -43,21 +44,27 @@ func newLoop(tb testing.TB, tc loopCase) *loop {
 		nc.Close()
 		srv.Shutdown(tb.Context())
 	})
-	hello, answer := []byte{0, 0, 0, 3}, wire.GreetingSize+wire.ExportNameAnswer
-	replySize := wire.SimpleReplySize
-	if tc.structured {
-		hello = wire.Option(hello, wire.OptStructuredReply, nil)
+	// GO is answered with the export's size, its block sizes and an end.
+	hello, answer := []byte{0, 0, 0, 3}, wire.GreetingSize+3*wire.OptReplySize+12+14
+	replySize, encode := wire.SimpleReplySize, wire.Request.Append
+	for _, opt := range tc.agree {
+		hello = wire.Option(hello, opt, nil)
 		answer += wire.OptReplySize
 	}
+	if slices.Contains(tc.agree, wire.OptExtendedHeaders) {
+		encode = wire.Request.AppendExt
+	}
 	switch {
+	case tc.cmd == wire.CmdRead && slices.Contains(tc.agree, wire.OptExtendedHeaders):
+		replySize = wire.ExtChunkSize + 8 + tc.size
 	case tc.cmd == wire.CmdRead && tc.cold: // a hole
 		replySize = wire.ChunkSize + 12
-	case tc.cmd == wire.CmdRead && tc.structured:
+	case tc.cmd == wire.CmdRead && len(tc.agree) > 0:
 		replySize = wire.ChunkSize + 8 + tc.size
 	case tc.cmd == wire.CmdRead:
 		replySize += tc.size
 	}
-	if _, err := nc.Write(wire.Option(hello, wire.OptExportName, []byte("disk"))); err != nil {
+	if _, err := nc.Write(wire.Option(hello, wire.OptGo, wire.GoData("disk"))); err != nil {
 		tb.Fatal(err)
 	}
 	if _, err := io.ReadFull(nc, make([]byte, answer)); err != nil {
@@ -65,7 +72,7 @@ func newLoop(tb testing.TB, tc loopCase) *loop {
 	}
 	lp := &loop{nc: nc}
 	for i := range tc.depth {
-		lp.out = wire.Request{Type: tc.cmd, Cookie: uint64(i), Off: uint64(i * tc.size), Len: uint64(tc.size)}.Append(lp.out)
+		lp.out = encode(wire.Request{Type: tc.cmd, Cookie: uint64(i), Off: uint64(i * tc.size), Len: uint64(tc.size)}, lp.out)
 		if tc.cmd == wire.CmdWrite {
 			lp.out = append(lp.out, make([]byte, tc.size)...)
 		}
@@ -84,12 +91,12 @@ func (l *loop) round(tb testing.TB) {
 }
 
 type loopCase struct {
-	name       string
-	cmd        uint16
-	size       int
-	depth      int
-	structured bool
-	cold       bool // of a device without data, so the reply has none
+	name  string
+	cmd   uint16
+	size  int
+	depth int
+	agree []uint32 // options of the handshake
+	cold  bool     // of a device without data, so the reply has none
 }
 
 var loops = []loopCase{
@@ -98,10 +105,11 @@ var loops = []loopCase{
 	{name: "write/4k/qd1", cmd: wire.CmdWrite, size: 4096, depth: 1},
 	{name: "write/4k/qd32", cmd: wire.CmdWrite, size: 4096, depth: 32},
 	{name: "write/128k/qd8", cmd: wire.CmdWrite, size: 128 << 10, depth: 8},
-	{name: "structured-read/4k/qd1", cmd: wire.CmdRead, size: 4096, depth: 1, structured: true},
-	{name: "structured-read/4k/qd32", cmd: wire.CmdRead, size: 4096, depth: 32, structured: true},
-	{name: "structured-write/4k/qd32", cmd: wire.CmdWrite, size: 4096, depth: 32, structured: true},
-	{name: "sparse-read/64k/qd32", cmd: wire.CmdRead, size: 64 << 10, depth: 32, structured: true, cold: true},
+	{name: "extended-read/4k/qd32", cmd: wire.CmdRead, size: 4096, depth: 32, agree: []uint32{wire.OptExtendedHeaders}},
+	{name: "structured-read/4k/qd1", cmd: wire.CmdRead, size: 4096, depth: 1, agree: []uint32{wire.OptStructuredReply}},
+	{name: "structured-read/4k/qd32", cmd: wire.CmdRead, size: 4096, depth: 32, agree: []uint32{wire.OptStructuredReply}},
+	{name: "structured-write/4k/qd32", cmd: wire.CmdWrite, size: 4096, depth: 32, agree: []uint32{wire.OptStructuredReply}},
+	{name: "sparse-read/64k/qd32", cmd: wire.CmdRead, size: 64 << 10, depth: 32, agree: []uint32{wire.OptStructuredReply}, cold: true},
 }
 
 // In steady state a request allocates nothing.

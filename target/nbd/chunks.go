@@ -15,6 +15,8 @@ const maxMessage = 512
 func (b *replyBuffer) answer(q *request, errno uint32) {
 	hasData := q.cmd == wire.CmdRead || q.cmd == wire.CmdBlockStatus
 	switch {
+	case errno == wire.OK && !hasData && b.terms.extended:
+		b.added(b.begin(q, wire.ReplyNone, 0, 0, true))
 	case !b.terms.structured, errno == wire.OK && !hasData:
 		b.simple(q, errno)
 	case errno != wire.OK:
@@ -59,10 +61,18 @@ func (b *replyBuffer) content(q *request, runs []run, done bool) {
 	}
 }
 
-// status is "NBD_REPLY_TYPE_BLOCK_STATUS", of the one context that there is.
+// status is "NBD_REPLY_TYPE_BLOCK_STATUS" or "NBD_REPLY_TYPE_BLOCK_STATUS_EXT",
+// of the one context that there is.
 func (b *replyBuffer) status(q *request) {
-	at := b.begin(q, wire.ReplyBlockStatus, 4+len(q.descriptors), 4, true)
+	kind, inline := wire.ReplyBlockStatus, 4
+	if b.terms.extended {
+		kind, inline = wire.ReplyBlockStatusExt, 8
+	}
+	at := b.begin(q, kind, inline+len(q.descriptors), inline, true)
 	b.headers = binary.BigEndian.AppendUint32(b.headers, allocationID)
+	if b.terms.extended {
+		b.headers = binary.BigEndian.AppendUint32(b.headers, uint32(len(q.descriptors)/b.terms.descriptorSize()))
+	}
 	b.added(at)
 	b.payload(q.descriptors)
 }
@@ -90,15 +100,15 @@ func (b *replyBuffer) failure(q *request, errno uint32) {
 	b.added(at)
 }
 
-// begin appends a chunk's header ("Structured reply chunk message"). length
-// bytes of payload follow, inline of them in the headers: the caller appends
+// begin appends a chunk's header ("Structured reply chunk message", "Extended
+// reply chunk message"). length bytes of payload follow, inline of them in the headers: the caller appends
 // them, and says that it is done with added.
 func (b *replyBuffer) begin(q *request, kind uint16, length, inline int, done bool) (at int) {
-	at = b.room(wire.ChunkSize + inline)
-	c := wire.Chunk{Type: kind, Cookie: q.cookie, Len: uint64(length)}
+	at = b.room(wire.ExtChunkSize + inline)
+	c := wire.Chunk{Type: kind, Cookie: q.cookie, Off: q.off, Len: uint64(length)}
 	if done {
 		c.Flags = wire.ReplyFlagDone
 	}
-	b.headers = c.Append(b.headers, false)
+	b.headers = c.Append(b.headers, b.terms.extended)
 	return at
 }

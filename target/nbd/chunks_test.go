@@ -34,9 +34,16 @@ type described struct {
 // chunk reads one, and checks that its lengths add up.
 func (p *peer) chunk() chunk {
 	p.Helper()
-	h, ok := wire.ParseChunk(p.want(wire.ChunkSize), false)
+	size := wire.ChunkSize
+	if p.extended {
+		size = wire.ExtChunkSize
+	}
+	h, ok := wire.ParseChunk(p.want(size), p.extended)
 	if !ok {
 		p.Fatal("that is no chunk")
+	}
+	if p.extended && h.Off != p.offs[h.Cookie] {
+		p.Fatalf("a reply to a request at %d is of offset %d", p.offs[h.Cookie], h.Off)
 	}
 	return p.body(h)
 }
@@ -55,7 +62,11 @@ func (p *peer) body(h wire.Chunk) chunk {
 		c.errno, c.data = be.Uint32(b), b[6:]
 	case h.Type == wire.ReplyErrorOffset && len(b) >= 14 && be.Uint32(b) != 0 && len(b) == 14+int(be.Uint16(b[4:])):
 		c.errno, c.data, c.at, c.located = be.Uint32(b), b[6:len(b)-8], be.Uint64(b[len(b)-8:]), true
-	case h.Type == wire.ReplyBlockStatus && len(b) >= 12 && len(b)%8 == 4 && be.Uint32(b) == allocationID:
+	case p.extended && h.Type == wire.ReplyBlockStatusExt && len(b) >= 24 && be.Uint32(b) == allocationID && len(b) == 8+16*int(be.Uint32(b[4:])):
+		for b = b[8:]; len(b) > 0; b = b[16:] {
+			c.status = append(c.status, described{be.Uint64(b), uint32(be.Uint64(b[8:]))})
+		}
+	case !p.extended && h.Type == wire.ReplyBlockStatus && len(b) >= 12 && len(b)%8 == 4 && be.Uint32(b) == allocationID:
 		for b = b[4:]; len(b) > 0; b = b[8:] {
 			c.status = append(c.status, described{uint64(be.Uint32(b)), be.Uint32(b[4:])})
 		}

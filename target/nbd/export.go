@@ -12,6 +12,9 @@ import (
 
 // exportName is NBD_OPT_EXPORT_NAME: it cannot be refused but by hanging up.
 func (h *handshake) exportName(ctx context.Context, name string) error {
+	if h.terms.extended {
+		return errors.New("nbd: NBD_OPT_EXPORT_NAME of a client that negotiated extended headers")
+	}
 	session, err := h.exports.Open(ctx, name, h.revoked)
 	if err != nil {
 		return err
@@ -28,7 +31,14 @@ func (h *handshake) exportName(ctx context.Context, name string) error {
 // begin ends the handshake with an export.
 func (h *handshake) begin(s *target.Session) {
 	h.session = s
-	h.terms.status = h.meta.allocation && h.meta.export == s.Export.Name
+	h.terms = h.termsFor(s.Export.Name)
+}
+
+// termsFor is what was negotiated if that export is chosen.
+func (h *handshake) termsFor(export string) terms {
+	t := h.terms
+	t.status = h.meta.allocation && h.meta.export == export
+	return t
 }
 
 // list is NBD_OPT_LIST: one answer for each export that is listed now.
@@ -94,7 +104,7 @@ func refusalOf(err error) uint32 {
 func (h *handshake) describe(opt uint32, e target.Export, info block.Info, asked []byte) {
 	b := binary.BigEndian.AppendUint16(nil, wire.InfoExport)
 	b = binary.BigEndian.AppendUint64(b, uint64(info.Size))
-	h.reply(opt, wire.RepInfo, binary.BigEndian.AppendUint16(b, transmissionFlags(info, h.terms)))
+	h.reply(opt, wire.RepInfo, binary.BigEndian.AppendUint16(b, transmissionFlags(info, h.termsFor(e.Name))))
 
 	least, preferred, payload := blockSizes(info)
 	b = binary.BigEndian.AppendUint16(b[:0], wire.InfoBlockSize)

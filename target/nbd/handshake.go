@@ -41,8 +41,11 @@ type handshake struct {
 
 // terms are what a client negotiated beside its export.
 type terms struct {
-	// structured: replies come in chunks (NBD_OPT_STRUCTURED_REPLY).
+	// structured: replies come in chunks (NBD_OPT_STRUCTURED_REPLY, or what
+	// extended says).
 	structured bool
+	// extended: headers have the long form (NBD_OPT_EXTENDED_HEADERS).
+	extended bool
 	// status: NBD_CMD_BLOCK_STATUS is answered, with base:allocation, which was
 	// selected for the export.
 	status bool
@@ -138,7 +141,7 @@ func (h *handshake) option(ctx context.Context) error {
 func known(opt uint32) bool {
 	switch opt {
 	case wire.OptExportName, wire.OptAbort, wire.OptList, wire.OptInfo, wire.OptGo, wire.OptStructuredReply,
-		wire.OptListMetaContext, wire.OptSetMetaContext:
+		wire.OptListMetaContext, wire.OptSetMetaContext, wire.OptExtendedHeaders:
 		return true
 	}
 	return false
@@ -161,7 +164,14 @@ func (h *handshake) answer(ctx context.Context, opt uint32, data []byte) error {
 	case wire.OptSetMetaContext:
 		h.setMeta(data)
 	case wire.OptStructuredReply:
-		h.agree(opt, data, &h.terms.structured)
+		if h.terms.extended {
+			h.refuse(opt, wire.RepErrExtHeader, "extended headers are negotiated, which go beyond that")
+			return nil
+		}
+		h.terms.structured = h.agree(opt, data) || h.terms.structured
+	case wire.OptExtendedHeaders:
+		h.terms.extended = h.agree(opt, data) || h.terms.extended
+		h.terms.structured = h.terms.structured || h.terms.extended
 	default:
 		h.refuse(opt, wire.RepErrUnsup, fmt.Sprintf("option %d is not supported", opt))
 	}
@@ -169,13 +179,13 @@ func (h *handshake) answer(ctx context.Context, opt uint32, data []byte) error {
 }
 
 // agree is an option that turns something on, and has no data.
-func (h *handshake) agree(opt uint32, data []byte, term *bool) {
+func (h *handshake) agree(opt uint32, data []byte) bool {
 	if len(data) != 0 {
 		h.refuse(opt, wire.RepErrInvalid, "the option takes no data")
-		return
+		return false
 	}
-	*term = true
 	h.reply(opt, wire.RepAck, nil)
+	return true
 }
 
 func (h *handshake) reply(opt, kind uint32, data []byte) {

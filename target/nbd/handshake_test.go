@@ -129,7 +129,7 @@ func TestUnknownOptionsGoOn(t *testing.T) {
 	r := newRig(t, memory.Sized(testSize), Options{})
 	p := r.dial()
 	p.flags(wire.FlagFixedNewstyle)
-	for _, opt := range []uint32{wire.OptStartTLS, 11, 4711, 1<<32 - 1} {
+	for _, opt := range []uint32{wire.OptStartTLS, 4711, 1<<32 - 1} {
 		for _, n := range []int{0, 5, maxOptionData, maxOptionData + 1, maxSkip} {
 			if k := p.last(opt, make([]byte, n)); k != wire.RepErrUnsup {
 				t.Errorf("option %d with %d bytes: %#x", opt, n, k)
@@ -144,7 +144,7 @@ func TestUnknownOptionsGoOn(t *testing.T) {
 // Options that turn something on.
 func TestAgreedOptions(t *testing.T) {
 	r := newRig(t, memory.Sized(testSize), Options{})
-	for _, opt := range []uint32{wire.OptStructuredReply} {
+	for _, opt := range []uint32{wire.OptStructuredReply, wire.OptExtendedHeaders} {
 		p := r.dial()
 		p.flags(wire.FlagFixedNewstyle)
 		if k := p.last(opt, []byte{1}); k != wire.RepErrInvalid {
@@ -285,7 +285,7 @@ func TestMaxConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	(&peer{t, nc}).closed()
+	(&peer{T: t, Conn: nc}).closed()
 	p.request(wire.Request{Type: wire.CmdFlush, Cookie: 1})
 	p.expect(1, wire.OK)
 }

@@ -25,6 +25,9 @@ func transmissionFlags(info block.Info, t terms) uint16 {
 	if t.structured {
 		f |= wire.FlagSendDF
 	}
+	if t.extended && t.status {
+		f |= wire.FlagStatusPayload
+	}
 	if info.MultiConn {
 		f |= wire.FlagCanMultiConn
 	}

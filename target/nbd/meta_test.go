@@ -149,11 +149,16 @@ func (p *peer) skipTo(magic uint32) {
 }
 
 // attachStatus is attach with base:allocation.
-func (r *rig) attachStatus() *peer {
+func (r *rig) attachStatus(agree uint32) *peer {
 	r.Helper()
 	p := r.dial()
 	p.flags(wire.FlagFixedNewstyle | wire.FlagNoZeroes)
-	p.last(wire.OptStructuredReply, nil)
+	if k := p.last(agree, nil); k != wire.RepAck {
+		r.Fatalf("option %d: %#x", agree, k)
+	}
+	if agree == wire.OptExtendedHeaders {
+		p.extended, p.offs = true, make(map[uint64]uint64)
+	}
 	if got := p.meta(wire.OptSetMetaContext, wire.MetaData("disk", "base:allocation")); !slices.Equal(got, selected) {
 		r.Fatalf("SET_META_CONTEXT: %q", got)
 	}
@@ -166,7 +171,7 @@ func (r *rig) attachStatus() *peer {
 func TestBlockStatus(t *testing.T) {
 	const hole = wire.StateHole | wire.StateZero
 	r := newRig(t, memory.Sized(testSize), Options{})
-	p := r.attachStatus()
+	p := r.attachStatus(wire.OptStructuredReply)
 	p.request(wire.Request{Type: wire.CmdWrite, Cookie: 1, Off: 1 << 20, Len: 1 << 20}, make([]byte, 1<<20)...)
 	p.expect(1, wire.OK)
 	p.request(wire.Request{Type: wire.CmdWriteZeroes, Flags: wire.CmdFlagNoHole, Cookie: 1, Off: 1<<20 + 65536, Len: 65536})
@@ -207,7 +212,7 @@ func TestManyDescriptors(t *testing.T) {
 	const unit, n = 4096, 2*maxDescriptors + 100
 	dev := memory.New(memory.Options{Info: block.Info{Size: n * unit, SectorSize: 512}})
 	r := newRig(t, dev, Options{})
-	p := r.attachStatus()
+	p := r.attachStatus(wire.OptStructuredReply)
 	var all []byte
 	for i := range uint64(n / 2) {
 		q := wire.Request{Type: wire.CmdWrite, Cookie: i, Off: 2 * i * unit, Len: 512}

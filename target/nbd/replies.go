@@ -186,7 +186,7 @@ type replyBuffer struct {
 
 func (b *replyBuffer) init(requests int, t terms) {
 	b.terms = t
-	b.headers = make([]byte, 0, requests*(wire.ChunkSize+8))
+	b.headers = make([]byte, 0, requests*(wire.ExtChunkSize+8))
 	b.iov = make([][]byte, 0, 2*requests)
 }
 

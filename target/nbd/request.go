@@ -11,6 +11,7 @@ type request struct {
 	io     block.Request // what the device sees, for all but reads
 	conn   *conn
 	cookie uint64
+	off    uint64 // as it was sent
 	cmd    uint16
 	batch  uint64 // number of the reader's batch that it came with
 	charge int64  // bytes of memory that it counts for

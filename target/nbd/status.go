@@ -12,8 +12,34 @@ import (
 // 2^20.
 const maxDescriptors = 4096
 
-// descriptorSize is the size of a descriptor in "NBD_REPLY_TYPE_BLOCK_STATUS".
-const descriptorSize = 8
+// filterSize is the length of the payload of a block status that names the
+// contexts which it is about: the length of the range, and the id of the one that
+// there is.
+const filterSize = 12
+
+// filtered reports whether a request is a block status in its payload form.
+func (r rules) filtered(h wire.Request) bool {
+	return h.Type == wire.CmdBlockStatus && r.extended && h.Flags&wire.CmdFlagPayloadLen != 0
+}
+
+// applyFilter judges such a request by its payload, and makes it an ordinary one.
+func (r rules) applyFilter(h wire.Request, payload []byte) (wire.Request, *refusal) {
+	h.Flags &^= wire.CmdFlagPayloadLen
+	h.Len = binary.BigEndian.Uint64(payload)
+	if id := binary.BigEndian.Uint32(payload[8:]); id != allocationID {
+		return h, refuse(wire.EINVAL, "block-status of metadata context %d, which was not selected", id)
+	}
+	return h, r.judge(h)
+}
+
+// descriptorSize is the size of a descriptor in "NBD_REPLY_TYPE_BLOCK_STATUS" or
+// "NBD_REPLY_TYPE_BLOCK_STATUS_EXT".
+func (t terms) descriptorSize() int {
+	if t.extended {
+		return 16
+	}
+	return 8
+}
 
 // memory is how many bytes of payload a sound request needs, in or out.
 func (r rules) memory(h wire.Request) uint64 {
@@ -24,9 +50,9 @@ func (r rules) memory(h wire.Request) uint64 {
 		return min(h.Len, cachePiece)
 	case wire.CmdBlockStatus:
 		if h.Flags&wire.CmdFlagReqOne != 0 {
-			return descriptorSize
+			return uint64(r.descriptorSize())
 		}
-		return descriptorSize * min(h.Len, maxDescriptors)
+		return uint64(r.descriptorSize()) * min(h.Len, maxDescriptors)
 	}
 	return 0
 }
@@ -39,7 +65,7 @@ func (c *conn) blockStatus(q *request) error {
 		limit = 1
 	}
 	q.payload = block.Get(int(q.charge))
-	d := descriptors{b: q.payload.Bytes()[:0], limit: limit}
+	d := descriptors{b: q.payload.Bytes()[:0], limit: limit, extended: c.rules.extended}
 	if c.sparse == nil {
 		d.add(q.io.Off, q.io.Len, 0)
 	} else if err := c.sparse.Extents(q.io.Off, q.io.Len, d.add); err != nil {
@@ -54,6 +80,9 @@ func (c *conn) blockStatus(q *request) error {
 type descriptors struct {
 	b     []byte
 	limit int
+	// extended: lengths and flags have 64 bits.
+	extended bool
+
 	count int // in b; the last extent is not yet there
 	n     int64
 	flags uint32
@@ -78,6 +107,11 @@ func (d *descriptors) add(_, n int64, a block.Allocation) bool {
 
 func (d *descriptors) append() {
 	d.count++
+	if d.extended {
+		d.b = binary.BigEndian.AppendUint64(d.b, uint64(d.n))
+		d.b = binary.BigEndian.AppendUint64(d.b, uint64(d.flags))
+		return
+	}
 	d.b = binary.BigEndian.AppendUint32(d.b, uint32(d.n))
 	d.b = binary.BigEndian.AppendUint32(d.b, d.flags)
 }
