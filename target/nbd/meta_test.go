@@ -117,6 +117,7 @@ func TestSelection(t *testing.T) {
 		{"as the default", slices.Concat(set("", "base:allocation"), goFor("")), true},
 		{"listed in between", slices.Concat(set("disk", "base:allocation"), list, goFor("disk")), true},
 		{"after a failed GO", slices.Concat(set("disk", "base:allocation"), goFor("nosuch"), goFor("disk")), true},
+		{"of the other export", slices.Concat(set("other", "base:allocation"), goFor("other")), true},
 		{"only listed", slices.Concat(list, goFor("disk")), false},
 		{"of another export", slices.Concat(set("disk", "base:allocation"), goFor("other")), false},
 		{"replaced", slices.Concat(set("disk", "base:allocation"), set("disk", "x:y"), goFor("disk")), false},
