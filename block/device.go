@@ -41,6 +41,9 @@ type Info struct {
 	// MaxBuffer; it may exceed Size. 0: nothing is promised. A single request is
 	// meant: two that are submitted together are two.
 	AtomicWrite int64
+	// FastZero: OpTrim and OpWriteZeroes take less time than to write as many
+	// zeroes, wherever they lie.
+	FastZero bool
 	// MultiConn: a flush on one session covers what completed on every other.
 	MultiConn  bool
 	Rotational bool

@@ -158,7 +158,6 @@ func (v *Volume) applyCollected(a *applier) error {
 	for i := range a.entries {
 		e := &a.entries[i]
 		if x, ok := extentOf(e); ok {
-			x.keep = e.rec.Flags&journal.FlagNoHole != 0
 			a.ranges = append(a.ranges, x)
 		}
 	}

@@ -30,7 +30,7 @@
 // (resync_pause.go), and can be taken back (rollback.go) by what undo.go keeps. When the replica's own disk fails: fault.go, and detach.go
 // with remote.go. One that lost its journal is repaired (repair.go), for intent.go
 // marked what that leaves in doubt. A replica that is not Primary is read through
-// image.go. Of two that were written to apart split.go tells. Images of before are
+// image.go. Clients hear of holes through allocation.go. Of two that were written to apart split.go tells. Images of before are
 // kept by snapshots.go; keepers.go has what is overwritten preserved for them, and
 // snapshot_rollback.go goes back to one, all or nothing. Of all
 // that, an embedding program hears through events.go.

@@ -32,6 +32,7 @@ func extentOf(e *entry) (extent, bool) {
 		x.data, x.buf, x.journaled = r.Payload, r.Buf, e.evicted
 		return x, true
 	case journal.KindTrim, journal.KindZeroes:
+		x.keep = r.Flags&journal.FlagNoHole != 0
 		return x, true
 	}
 	return x, false

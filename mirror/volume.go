@@ -152,6 +152,7 @@ func (v *Volume) Info() block.Info {
 		PreferredSize: bitmap.BlockSize,
 		AtomicWrite:   atomicWrite,
 		WriteCache:    v.super.WriteCache,
+		FastZero:      true, // its records have no payload, here and on the way to the peers
 		MultiConn:     true,
 	}
 }

@@ -20,6 +20,7 @@ var clients = []struct {
 	{"qemu-io", "qemu-io", qemuIO},
 	{"fio", "fio", fio},
 	{"libnbd", python, libnbd},
+	{"sparse", "qemu-img", sparse},
 }
 
 func useAll(t *testing.T, e export) {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/integration/harness"
 	"github.com/lockstep-storage/lockstep/target"
 	"github.com/lockstep-storage/lockstep/target/memory"
@@ -33,12 +34,18 @@ func (e export) uri() string {
 	return "nbd://" + e.addr + "/" + e.name
 }
 
-// serveMemory makes a fresh export, which lives as long as the test; after it
-// the server must have nothing left.
+// serveMemory makes a fresh export of a device in memory.
 func serveMemory(t *testing.T, network, addr string) export {
 	t.Helper()
+	return serve(t, network, addr, memory.Sized(exportSize))
+}
+
+// serve exports a device, as long as the test lasts; after it the server must
+// have nothing left.
+func serve(t *testing.T, network, addr string, dev block.Device) export {
+	t.Helper()
 	var exports target.Exports
-	e := target.Export{Name: "disk", Description: "a disk in memory", Device: memory.Sized(exportSize)}
+	e := target.Export{Name: "disk", Description: "a disk in memory", Device: dev}
 	if err := exports.Add(e); err != nil {
 		t.Fatal(err)
 	}

@@ -19,10 +19,13 @@ type exported struct {
 	MultiConn bool   `json:"can_multi_conn"`
 	Trim      bool   `json:"can_trim"`
 	Zero      bool   `json:"can_zero"`
+	FastZero  bool   `json:"can_fast_zero"`
+	Cache     bool   `json:"can_cache"`
+	DF        bool   `json:"can_df"`
 }
 
 func nbdinfo(t *testing.T, e export) {
-	want := exported{Name: e.name, Size: exportSize, Flush: true, FUA: true, MultiConn: true, Trim: true, Zero: true}
+	want := exported{Name: e.name, Size: exportSize, Flush: true, FUA: true, MultiConn: true, Trim: true, Zero: true, FastZero: true, Cache: true, DF: true}
 	for _, args := range [][]string{{"--json", e.uri()}, {"--json", "--list", e.uri()}} {
 		var info struct {
 			Protocol string
@@ -52,11 +55,15 @@ func nbdcopy(t *testing.T, e export) {
 
 const python = "/usr/bin/python3" // Debian's, which has the binding
 
-func libnbd(t *testing.T, e export) {
+func libnbd(t *testing.T, e export) { runLibnbd(t, e, "testdata/libnbd.py") }
+
+// runLibnbd runs a Python script on an export.
+func runLibnbd(t *testing.T, e export, name string) {
+	t.Helper()
 	if _, _, err := command(t, python, "-c", "import nbd"); err != nil {
 		harness.Lacking(t, "Python's module nbd is not installed here (scripts/install-tools test installs it)")
 	}
-	script, err := filepath.Abs("testdata/libnbd.py")
+	script, err := filepath.Abs(name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -53,6 +53,10 @@ func qemuIO(t *testing.T, e export) {
 		"write -P 0x66 8M 4M",
 		"write -z -u 8M 4M",
 		"read -P 0 8M 4M",
+		"write -P 0x77 16M 1M",
+		"write -z -u -n 16M 512k", // only if it is fast
+		"read -P 0 16M 512k",
+		"read -P 0x77 16896k 512k",
 	} {
 		args = append(args, "-c", c)
 	}

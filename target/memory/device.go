@@ -33,6 +33,7 @@ type Device struct {
 
 	data  sync.RWMutex
 	bytes []byte
+	units []block.Allocation // of each unit of bytes
 
 	gate gate
 
@@ -47,6 +48,8 @@ func New(opt Options) *Device {
 		panic(fmt.Sprintf("memory: %d bytes in sectors of %d", i.Size, i.SectorSize))
 	}
 	d := &Device{opt: opt, bytes: make([]byte, i.Size), sessions: make(map[*session]func(error))}
+	d.units = make([]block.Allocation, (i.Size+unit-1)/unit)
+	d.allocate(0, i.Size, block.Hole|block.Zero)
 	d.gate.init(d)
 	return d
 }
@@ -55,7 +58,7 @@ func New(opt Options) *Device {
 // nothing wrong with it.
 func Sized(size int64) *Device {
 	return New(Options{Info: block.Info{
-		Size: size, SectorSize: 512, PreferredSize: 4096, WriteCache: true, MultiConn: true,
+		Size: size, SectorSize: 512, PreferredSize: 4096, WriteCache: true, MultiConn: true, FastZero: true,
 		AtomicWrite: block.MaxBuffer, // requests take effect one after the other, and no crash leaves anything
 	}})
 }
@@ -145,8 +148,14 @@ func (d *Device) apply(s *session, r *block.Request) error {
 	switch r.Op {
 	case block.OpWrite:
 		copy(d.bytes[r.Off:r.Off+r.Len], r.Buf.Bytes())
+		d.allocate(r.Off, r.Len, 0)
 	case block.OpTrim, block.OpWriteZeroes:
 		clear(d.bytes[r.Off : r.Off+r.Len])
+		a := block.Hole | block.Zero
+		if r.NoHole {
+			a = block.Zero
+		}
+		d.allocate(r.Off, r.Len, a)
 	}
 	return nil
 }

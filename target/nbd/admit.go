@@ -12,11 +12,11 @@ var errHungUp = errors.New("nbd: the connection is closed")
 
 // footprint is the memory that a payload of n bytes takes: block.Get's classes
 // are powers of two, from 4 KiB.
-func footprint(n uint32) int64 {
+func footprint(n uint64) int64 {
 	if n == 0 {
 		return 0
 	}
-	return 1 << max(12, bits.Len32(n-1))
+	return 1 << max(12, bits.Len64(n-1))
 }
 
 // admit gives the reader a request within the connection's and the server's
@@ -61,10 +61,11 @@ func (c *conn) admit(ctx context.Context, h wire.Request, charge int64) (*reques
 	q := c.free
 	if q == nil {
 		q = &request{conn: c}
+		q.report = q.addRun
 	} else {
 		c.free, q.next = q.next, nil
 	}
-	q.cookie, q.cmd, q.charge, q.batch = h.Cookie, h.Type, charge, c.corked
+	q.cookie, q.off, q.cmd, q.charge, q.batch = h.Cookie, h.Off, h.Type, charge, c.corked
 	return q, nil
 }
 

@@ -88,7 +88,7 @@ func TestRandomBytes(t *testing.T) {
 			b[j] = byte(rng.Uint32())
 		}
 		if i%4 == 0 { // sound magic, random rest
-			b = append(wire.Request{Type: wire.CmdRead, Off: rng.Uint64(), Len: rng.Uint32()}.Append(nil), b...)
+			b = append(wire.Request{Type: wire.CmdRead, Off: rng.Uint64(), Len: uint64(rng.Uint32())}.Append(nil), b...)
 		}
 		p.Write(b)
 		p.Close()

@@ -36,6 +36,7 @@ type conn struct {
 	sock    stream   // during transmission; then nc is closed
 	log     *slog.Logger
 	session *target.Session
+	sparse  block.Sparse // the session, if it knows of holes
 	rules   rules
 
 	// The reader's own.
@@ -124,7 +125,8 @@ func (c *conn) shakeHands(ctx context.Context) error {
 		return err
 	}
 	c.session = h.session
-	c.rules = rulesOf(h.session.Info)
+	c.rules = rulesOf(h.session.Info, h.terms)
+	c.sparse, _ = h.session.Session.(block.Sparse)
 	c.nc.SetDeadline(time.Time{})
 	return nil
 }
@@ -145,7 +147,7 @@ func (c *conn) startTransmission() error {
 	}
 	c.in = make([]byte, readBufferSize)
 	c.batch = make([]*block.Request, 0, c.srv.opt.MaxRequests)
-	c.replies.init(c.srv.opt.MaxRequests)
+	c.replies.init(c.srv.opt.MaxRequests, c.rules.terms)
 	c.reads.init(c, c.srv.opt.ReadWorkers)
 	c.goroutines.Go(c.writer)
 	return nil

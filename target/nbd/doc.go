@@ -25,7 +25,9 @@
 //     vectored write; while a client keeps sending, a few batches share it
 //     (conn.gather). What completes later, on whatever goroutine, is queued
 //     and wakes the connection's writer, which takes all that is there in one
-//     vectored write (replies.go).
+//     vectored write (replies.go). Replies are laid out as the client negotiated
+//     it, simple or in chunks (chunks.go); a read that waits for a disk leaves
+//     holes out where it may (holes.go).
 //
 // # Goroutines
 //
@@ -56,6 +58,5 @@
 // # What it does not promise
 //
 // There is no TLS and no authentication: who reaches the port reads and writes
-// the volume. Structured replies, block status and resize are answered with
-// NBD_REP_ERR_UNSUP.
+// the volume. docs/nbd.md says what else of the protocol is not there yet.
 package nbd

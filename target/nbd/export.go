@@ -12,17 +12,33 @@ import (
 
 // exportName is NBD_OPT_EXPORT_NAME: it cannot be refused but by hanging up.
 func (h *handshake) exportName(ctx context.Context, name string) error {
+	if h.terms.extended {
+		return errors.New("nbd: NBD_OPT_EXPORT_NAME of a client that negotiated extended headers")
+	}
 	session, err := h.exports.Open(ctx, name, h.revoked)
 	if err != nil {
 		return err
 	}
-	h.session = session
+	h.begin(session)
 	h.out = binary.BigEndian.AppendUint64(h.out, uint64(session.Info.Size))
-	h.out = binary.BigEndian.AppendUint16(h.out, transmissionFlags(session.Info))
+	h.out = binary.BigEndian.AppendUint16(h.out, transmissionFlags(session.Info, h.terms))
 	if !h.noZeroes {
 		h.out = append(h.out, make([]byte, wire.ExportNamePad)...)
 	}
 	return nil
+}
+
+// begin ends the handshake with an export.
+func (h *handshake) begin(s *target.Session) {
+	h.session = s
+	h.terms = h.termsFor(s.Export.Name)
+}
+
+// termsFor is what was negotiated if that export is chosen.
+func (h *handshake) termsFor(export string) terms {
+	t := h.terms
+	t.status = h.meta.allocation && h.meta.export == export
+	return t
 }
 
 // list is NBD_OPT_LIST: one answer for each export that is listed now.
@@ -58,7 +74,8 @@ func (h *handshake) choose(ctx context.Context, opt uint32, data []byte) {
 	if opt == wire.OptGo {
 		var s *target.Session
 		if s, err = h.exports.Open(ctx, string(name), h.revoked); err == nil {
-			h.session, export, info = s, s.Export, s.Info
+			export, info = s.Export, s.Info
+			h.begin(s)
 		}
 	} else if export, err = h.exports.Lookup(string(name)); err == nil {
 		info = export.Device.Info()
@@ -87,7 +104,7 @@ func refusalOf(err error) uint32 {
 func (h *handshake) describe(opt uint32, e target.Export, info block.Info, asked []byte) {
 	b := binary.BigEndian.AppendUint16(nil, wire.InfoExport)
 	b = binary.BigEndian.AppendUint64(b, uint64(info.Size))
-	h.reply(opt, wire.RepInfo, binary.BigEndian.AppendUint16(b, transmissionFlags(info)))
+	h.reply(opt, wire.RepInfo, binary.BigEndian.AppendUint16(b, transmissionFlags(info, h.termsFor(e.Name))))
 
 	least, preferred, payload := blockSizes(info)
 	b = binary.BigEndian.AppendUint16(b[:0], wire.InfoBlockSize)

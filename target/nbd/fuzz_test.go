@@ -46,6 +46,8 @@ func play(t *testing.T, dev *memory.Device, b []byte) {
 	}
 }
 
+// FuzzHandshake hears whole connections. Its corpus in testdata has what nbdinfo,
+// nbdcopy, qemu and libnbd sent.
 func FuzzHandshake(f *testing.F) {
 	hello := []byte{0, 0, 0, 3}
 	f.Add(hello)
@@ -53,27 +55,53 @@ func FuzzHandshake(f *testing.F) {
 		f.Add(wire.Option(hello, opt, wire.GoData("disk", wire.InfoName, wire.InfoBlockSize)))
 	}
 	f.Add(wire.Option(wire.Option(hello, wire.OptList, nil), wire.OptAbort, nil))
+	structured := wire.Option(hello, wire.OptStructuredReply, nil)
+	for _, opt := range []uint32{wire.OptListMetaContext, wire.OptSetMetaContext} {
+		for _, queries := range [][]string{nil, {"base:"}, {"x-y:z", "base:allocation"}, {"", ":", "base"}} {
+			f.Add(wire.Option(structured, opt, wire.MetaData("disk", queries...)))
+		}
+	}
+	status := wire.Request{Type: wire.CmdBlockStatus, Len: 1 << 20}.Append(wire.Option(
+		wire.Option(structured, wire.OptSetMetaContext, wire.MetaData("", "base:allocation")), wire.OptGo, wire.GoData("disk")))
+	f.Add(status)
+	f.Add(wire.Option(wire.Option(hello, wire.OptExtendedHeaders, nil), wire.OptExportName, []byte("disk")))
+	f.Add(wire.Request{Type: wire.CmdBlockStatus, Len: 1 << 40}.AppendExt(wire.Option(
+		wire.Option(hello, wire.OptExtendedHeaders, nil), wire.OptGo, wire.GoData("disk"))))
 	f.Add(append(wire.Option(hello, wire.OptGo, nil)[:16], 0xff, 0xff, 0xff, 0xff, 0xff))
 	dev := memory.Sized(1 << 20)
 	f.Fuzz(func(t *testing.T, b []byte) { play(t, dev, b) })
 }
 
 func FuzzRequests(f *testing.F) {
-	f.Add(wire.Request{Type: wire.CmdRead, Len: 4096}.Append(nil), false)
-	f.Add(wire.Request{Type: wire.CmdDisc}.Append(wire.Request{Type: wire.CmdFlush}.Append(nil)), true)
-	f.Add(append(wire.Request{Type: wire.CmdWrite, Len: 512}.Append(nil), make([]byte, 512)...), false)
-	f.Add(append(wire.Request{Type: wire.CmdWrite, Off: 1 << 63, Len: 512}.Append(nil), make([]byte, 600)...), false)
-	for cmd := range uint16(9) {
-		f.Add(wire.Request{Type: cmd, Flags: 3, Off: 512, Len: 1 << 19}.Append(nil), true)
+	for form := range uint8(8) {
+		f.Add(wire.Request{Type: wire.CmdRead, Len: 4096}.Append(nil), false, form)
+		f.Add(wire.Request{Type: wire.CmdDisc}.Append(wire.Request{Type: wire.CmdFlush}.Append(nil)), true, form)
+		f.Add(append(wire.Request{Type: wire.CmdWrite, Len: 512}.Append(nil), make([]byte, 512)...), false, form)
+		f.Add(append(wire.Request{Type: wire.CmdWrite, Off: 1 << 63, Len: 512}.Append(nil), make([]byte, 600)...), false, form)
+		for cmd := range uint16(9) {
+			f.Add(wire.Request{Type: cmd, Flags: 3, Off: 512, Len: 1 << 19}.Append(nil), true, form)
+			f.Add(append(wire.Request{Type: cmd, Flags: 1 << 5, Off: 512, Len: 12}.AppendExt(nil), 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1), false, form|4)
+			f.Add(wire.Request{Type: cmd, Off: 512, Len: 1 << 40}.AppendExt(nil), true, form|4)
+		}
 	}
 	warm := memory.Sized(1 << 20)
 	cold := memory.New(memory.Options{Info: warm.Info(), ColdReads: true})
-	hello := wire.Option([]byte{0, 0, 0, 3}, wire.OptExportName, nil)
-	f.Fuzz(func(t *testing.T, b []byte, isCold bool) {
+	f.Fuzz(func(t *testing.T, b []byte, isCold bool, form uint8) {
+		hello := []byte{0, 0, 0, 3}
+		if form&1 != 0 {
+			hello = wire.Option(hello, wire.OptStructuredReply, nil)
+		}
+		if form&4 != 0 {
+			hello = wire.Option(hello, wire.OptExtendedHeaders, nil)
+		}
+		if form&2 != 0 {
+			hello = wire.Option(hello, wire.OptSetMetaContext, wire.MetaData("", "base:allocation"))
+		}
+		hello = wire.Option(hello, wire.OptGo, wire.GoData(""))
 		dev := warm
 		if isCold {
 			dev = cold
 		}
-		play(t, dev, append(hello[:len(hello):len(hello)], b...))
+		play(t, dev, append(hello, b...))
 	})
 }

@@ -14,8 +14,9 @@ import (
 
 const (
 	// maxOptionData is the longest option data that is looked at: the longest
-	// name, its length, and more information requests than there are types.
-	maxOptionData = 4 + wire.MaxString + 2 + 2*64
+	// name, and more queries of metadata contexts, or more information requests,
+	// than there are to be made.
+	maxOptionData = 16 << 10
 	// maxSkip is the longest option data that is skipped. Who sends more has
 	// not understood the protocol, and is hung up on.
 	maxSkip = 64 << 10
@@ -31,9 +32,23 @@ type handshake struct {
 	exports  *target.Exports
 	revoked  func(error) // handed to the export that is chosen
 	noZeroes bool
+	terms    terms
+	meta     metaSelection
 	session  *target.Session // set when transmission begins
 	in       []byte          // data of the present option
 	out      []byte          // answers to it that are not yet sent
+}
+
+// terms are what a client negotiated beside its export.
+type terms struct {
+	// structured: replies come in chunks (NBD_OPT_STRUCTURED_REPLY, or what
+	// extended says).
+	structured bool
+	// extended: headers have the long form (NBD_OPT_EXTENDED_HEADERS).
+	extended bool
+	// status: NBD_CMD_BLOCK_STATUS is answered, with base:allocation, which was
+	// selected for the export.
+	status bool
 }
 
 // run haggles until an export is chosen. On error h.session is closed.
@@ -125,7 +140,8 @@ func (h *handshake) option(ctx context.Context) error {
 
 func known(opt uint32) bool {
 	switch opt {
-	case wire.OptExportName, wire.OptAbort, wire.OptList, wire.OptInfo, wire.OptGo:
+	case wire.OptExportName, wire.OptAbort, wire.OptList, wire.OptInfo, wire.OptGo, wire.OptStructuredReply,
+		wire.OptListMetaContext, wire.OptSetMetaContext, wire.OptExtendedHeaders:
 		return true
 	}
 	return false
@@ -143,10 +159,33 @@ func (h *handshake) answer(ctx context.Context, opt uint32, data []byte) error {
 		h.list(data)
 	case wire.OptInfo, wire.OptGo:
 		h.choose(ctx, opt, data)
+	case wire.OptListMetaContext:
+		h.listMeta(data)
+	case wire.OptSetMetaContext:
+		h.setMeta(data)
+	case wire.OptStructuredReply:
+		if h.terms.extended {
+			h.refuse(opt, wire.RepErrExtHeader, "extended headers are negotiated, which go beyond that")
+			return nil
+		}
+		h.terms.structured = h.agree(opt, data) || h.terms.structured
+	case wire.OptExtendedHeaders:
+		h.terms.extended = h.agree(opt, data) || h.terms.extended
+		h.terms.structured = h.terms.structured || h.terms.extended
 	default:
 		h.refuse(opt, wire.RepErrUnsup, fmt.Sprintf("option %d is not supported", opt))
 	}
 	return nil
+}
+
+// agree is an option that turns something on, and has no data.
+func (h *handshake) agree(opt uint32, data []byte) bool {
+	if len(data) != 0 {
+		h.refuse(opt, wire.RepErrInvalid, "the option takes no data")
+		return false
+	}
+	h.reply(opt, wire.RepAck, nil)
+	return true
 }
 
 func (h *handshake) reply(opt, kind uint32, data []byte) {

@@ -17,7 +17,7 @@ import (
 )
 
 const rwFlags = wire.FlagHasFlags | wire.FlagSendFlush | wire.FlagSendFUA | wire.FlagSendTrim |
-	wire.FlagSendWriteZeroes | wire.FlagCanMultiConn
+	wire.FlagSendWriteZeroes | wire.FlagCanMultiConn | wire.FlagSendCache | wire.FlagSendFastZero
 
 func TestExportName(t *testing.T) {
 	r := newRig(t, memory.Sized(testSize), Options{})
@@ -76,7 +76,7 @@ func TestInfoAndGo(t *testing.T) {
 	r := newRig(t, memory.Sized(testSize), Options{})
 	r.exports.SetDefault("disk")
 	want := map[uint16]string{
-		wire.InfoExport:      "\x00\x00\x00\x00\x00\x80\x00\x00\x01\x6d",
+		wire.InfoExport:      "\x00\x00\x00\x00\x00\x80\x00\x00\x0d\x6d",
 		wire.InfoBlockSize:   "\x00\x00\x02\x00\x00\x00\x10\x00\x02\x00\x00\x00",
 		wire.InfoName:        "disk",
 		wire.InfoDescription: "a disk for tests",
@@ -129,7 +129,7 @@ func TestUnknownOptionsGoOn(t *testing.T) {
 	r := newRig(t, memory.Sized(testSize), Options{})
 	p := r.dial()
 	p.flags(wire.FlagFixedNewstyle)
-	for _, opt := range []uint32{wire.OptStartTLS, wire.OptStructuredReply, 9, 10, 11, 4711, 1<<32 - 1} {
+	for _, opt := range []uint32{wire.OptStartTLS, 4711, 1<<32 - 1} {
 		for _, n := range []int{0, 5, maxOptionData, maxOptionData + 1, maxSkip} {
 			if k := p.last(opt, make([]byte, n)); k != wire.RepErrUnsup {
 				t.Errorf("option %d with %d bytes: %#x", opt, n, k)
@@ -139,6 +139,45 @@ func TestUnknownOptionsGoOn(t *testing.T) {
 	if k := p.last(wire.OptGo, wire.GoData("disk")); k != wire.RepAck {
 		t.Errorf("GO: %#x", k)
 	}
+}
+
+// Options that turn something on.
+func TestAgreedOptions(t *testing.T) {
+	r := newRig(t, memory.Sized(testSize), Options{})
+	for _, opt := range []uint32{wire.OptStructuredReply, wire.OptExtendedHeaders} {
+		p := r.dial()
+		p.flags(wire.FlagFixedNewstyle)
+		if k := p.last(opt, []byte{1}); k != wire.RepErrInvalid {
+			t.Errorf("option %d with data: %#x", opt, k)
+		}
+		if k := p.last(opt, make([]byte, maxOptionData+1)); k != wire.RepErrTooBig {
+			t.Errorf("option %d with much data: %#x", opt, k)
+		}
+		if f := p.exportFlags(); f&wire.FlagSendDF != 0 {
+			t.Errorf("flags %#x after a refusal", f)
+		}
+		for range 2 { // twice is once
+			if k := p.last(opt, nil); k != wire.RepAck {
+				t.Errorf("option %d: %#x", opt, k)
+			}
+		}
+		if f := p.exportFlags(); f != rwFlags|wire.FlagSendDF {
+			t.Errorf("flags %#x", f)
+		}
+	}
+}
+
+// exportFlags asks for the transmission flags.
+func (p *peer) exportFlags() uint16 {
+	p.Helper()
+	_, datas := p.ask(wire.OptInfo, wire.GoData("disk"))
+	for _, d := range datas {
+		if len(d) == 12 && binary.BigEndian.Uint16(d) == wire.InfoExport {
+			return binary.BigEndian.Uint16(d[10:])
+		}
+	}
+	p.Fatal("no NBD_INFO_EXPORT")
+	return 0
 }
 
 func TestAbort(t *testing.T) {
@@ -204,10 +243,10 @@ func TestFlagsFollowTheDevice(t *testing.T) {
 	}{
 		{block.Info{WriteCache: true}, rwFlags &^ wire.FlagCanMultiConn},
 		{block.Info{MultiConn: true}, rwFlags}, // FLUSH also without a write cache
-		{block.Info{ReadOnly: true}, wire.FlagHasFlags | wire.FlagReadOnly | wire.FlagSendFlush | wire.FlagSendFUA},
+		{block.Info{ReadOnly: true}, wire.FlagHasFlags | wire.FlagReadOnly | wire.FlagSendFlush | wire.FlagSendFUA | wire.FlagSendCache},
 		{block.Info{Rotational: true}, rwFlags&^wire.FlagCanMultiConn | wire.FlagRotational},
 	} {
-		if got := transmissionFlags(tc.info); got != tc.want {
+		if got := transmissionFlags(tc.info, terms{}); got != tc.want {
 			t.Errorf("%+v: %#x, want %#x", tc.info, got, tc.want)
 		}
 	}
@@ -246,7 +285,7 @@ func TestMaxConnections(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer nc.Close()
-	(&peer{t, nc}).closed()
+	(&peer{T: t, Conn: nc}).closed()
 	p.request(wire.Request{Type: wire.CmdFlush, Cookie: 1})
 	p.expect(1, wire.OK)
 }

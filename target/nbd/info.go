@@ -10,15 +10,23 @@ import (
 // transmissionFlags says what the export can do ("Transmission flags"). FLUSH
 // and FUA are offered also without a write cache: clients that use them out of
 // habit must not be told that nothing can be made durable.
-func transmissionFlags(info block.Info) uint16 {
-	f := wire.FlagHasFlags | wire.FlagSendFlush | wire.FlagSendFUA
+func transmissionFlags(info block.Info, t terms) uint16 {
+	f := wire.FlagHasFlags | wire.FlagSendFlush | wire.FlagSendFUA | wire.FlagSendCache
 	if info.ReadOnly {
 		f |= wire.FlagReadOnly
 	} else {
-		f |= wire.FlagSendTrim | wire.FlagSendWriteZeroes
+		// With SEND_FAST_ZERO a client learns from a device that is not fast as
+		// well: the request fails at once.
+		f |= wire.FlagSendTrim | wire.FlagSendWriteZeroes | wire.FlagSendFastZero
 	}
 	if info.Rotational {
 		f |= wire.FlagRotational
+	}
+	if t.structured {
+		f |= wire.FlagSendDF
+	}
+	if t.extended && t.status {
+		f |= wire.FlagStatusPayload
 	}
 	if info.MultiConn {
 		f |= wire.FlagCanMultiConn

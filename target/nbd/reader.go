@@ -81,12 +81,16 @@ func (c *conn) makeRoom() {
 // parse takes the requests out of the buffer, up to the first that is not there
 // in whole. Writes, trims and flushes gather in the batch.
 func (c *conn) parse(ctx context.Context) error {
-	for c.w-c.r >= wire.RequestSize {
-		h, ok := wire.ParseRequest(c.in[c.r:])
+	size, decode := wire.RequestSize, wire.ParseRequest
+	if c.rules.extended {
+		size, decode = wire.ExtRequestSize, wire.ParseExtRequest
+	}
+	for c.w-c.r >= size {
+		h, ok := decode(c.in[c.r:])
 		if !ok {
-			return fmt.Errorf("nbd: request with magic % x instead of %#x", c.in[c.r:c.r+4], wire.RequestMagic)
+			return fmt.Errorf("nbd: request with magic % x", c.in[c.r:c.r+4])
 		}
-		c.r += wire.RequestSize
+		c.r += size
 		if h.Type == wire.CmdDisc {
 			return errDisconnect
 		}
@@ -100,24 +104,32 @@ func (c *conn) parse(ctx context.Context) error {
 // take begins one request.
 func (c *conn) take(ctx context.Context, h wire.Request) error {
 	c.taken++
-	if no := c.rules.judge(h); no != nil {
+	no := c.rules.judge(h)
+	if no == nil && c.rules.filtered(h) {
+		payload, err := c.receiveFew(filterSize)
+		if err != nil {
+			return err
+		}
+		h, no = c.rules.applyFilter(h, payload)
+	}
+	if no != nil {
 		return c.turnDown(ctx, h, no)
 	}
-	charge := int64(0)
-	if h.Type == wire.CmdRead || h.Type == wire.CmdWrite {
-		charge = footprint(h.Len)
-	}
-	q, err := c.admit(ctx, h, charge)
+	q, err := c.admit(ctx, h, footprint(c.rules.memory(h)))
 	if err != nil {
 		return err
 	}
 	q.prepare(h)
+	q.sparse = c.sparse != nil && c.rules.leavesHoles(h)
 	if (q.io.FUA || q.io.Op == block.OpFlush) && c.repliesWait() {
 		c.push() // Submit may sync a disk, and what is done does not wait for that
 	}
 	switch h.Type {
 	case wire.CmdRead:
 		c.read(q)
+		return nil
+	case wire.CmdBlockStatus, wire.CmdCache:
+		c.reads.add(q)
 		return nil
 	case wire.CmdWrite:
 		if err := c.receive(q); err != nil {
@@ -130,15 +142,13 @@ func (c *conn) take(ctx context.Context, h wire.Request) error {
 	return nil
 }
 
-// turnDown answers an unsound request. A write's payload comes all the same.
+// turnDown answers an unsound request. Its payload comes all the same.
 func (c *conn) turnDown(ctx context.Context, h wire.Request, no *refusal) error {
 	if no.hangUp {
 		return fmt.Errorf("nbd: %s", no.why)
 	}
-	if h.Type == wire.CmdWrite {
-		if err := c.skip(int(h.Len)); err != nil {
-			return err
-		}
+	if err := c.skip(int(c.rules.payload(h))); err != nil {
+		return err
 	}
 	q, err := c.admit(ctx, h, 0)
 	if err != nil {
@@ -164,6 +174,21 @@ func (c *conn) receive(q *request) error {
 	}
 	q.io.Buf = buf
 	return nil
+}
+
+// receiveFew reads n bytes of payload, of which the buffer holds many. They are
+// valid until the next read.
+func (c *conn) receiveFew(n int) ([]byte, error) {
+	if c.w-c.r < n {
+		c.push()
+		c.makeRoom()
+		if err := c.readFull(c.in[c.w:n]); err != nil {
+			return nil, err
+		}
+		c.w = n
+	}
+	c.r += n
+	return c.in[c.r-n : c.r], nil
 }
 
 // skip reads n bytes and forgets them.
@@ -192,7 +217,7 @@ func (c *conn) readFull(p []byte) error {
 		n, err := c.sock.read(p[got:], true)
 		got += n
 		if err != nil && got < len(p) {
-			return fmt.Errorf("nbd: read a write's payload, %d bytes to go: %w", len(p)-got, err)
+			return fmt.Errorf("nbd: read a request's payload, %d bytes to go: %w", len(p)-got, err)
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"sync"
 
 	"github.com/lockstep-storage/lockstep/block"
+	"github.com/lockstep-storage/lockstep/target/nbd/internal/wire"
 )
 
 // read serves a read at once if the device can without a disk, else it leaves
@@ -52,10 +53,41 @@ func (w *readWorkers) add(q *request) {
 
 func (w *readWorkers) work() {
 	for q := w.next(); q != nil; q = w.next() {
-		err := w.c.session.ReadAt(q.payload.Bytes(), q.io.Off)
-		w.c.done(q, err)
+		w.c.done(q, w.c.carryOut(q))
 		w.c.writePending(false)
 	}
+}
+
+// carryOut does what may have to wait for a disk.
+func (c *conn) carryOut(q *request) error {
+	switch q.cmd {
+	case wire.CmdBlockStatus:
+		return c.blockStatus(q)
+	case wire.CmdCache:
+		return c.cache(q)
+	}
+	return c.readCold(q)
+}
+
+const (
+	// maxCache is how much one NBD_CMD_CACHE reads at most, bytes: what is asked
+	// for beyond is left where it is.
+	maxCache = wire.MaxPayload
+	// cachePiece is how much of it is in memory at once.
+	cachePiece = 1 << 20
+)
+
+// cache reads, so that the page cache has it.
+func (c *conn) cache(q *request) error {
+	buf := block.Get(int(min(q.io.Len, cachePiece)))
+	defer buf.Unref()
+	end := q.io.Off + min(q.io.Len, maxCache)
+	for off := q.io.Off; off < end; off += cachePiece {
+		if err := c.session.ReadAt(buf.Bytes()[:min(end-off, cachePiece)], off); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // next waits for a read; nil means that there will be none.

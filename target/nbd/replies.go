@@ -136,10 +136,7 @@ func (c *conn) write(list *request, wait bool) bool {
 		if q.err != nil && sessionOver(q.err) {
 			over = q.err
 		}
-		b.header(wire.Reply{Errno: e, Cookie: q.cookie})
-		if e == wire.OK && q.payload != nil {
-			b.payload(q.payload.Bytes())
-		}
+		b.answer(q, e)
 	}
 	if over != nil {
 		defer c.stop(over)
@@ -180,14 +177,16 @@ func (c *conn) complain(q *request, errno uint32) {
 
 // A replyBuffer lays replies out for vectored writes.
 type replyBuffer struct {
+	terms    terms
 	headers  []byte   // of all replies, one after the other
 	iov      [][]byte // what is to be written
 	left     [][]byte // what of it was not
 	inHeader bool     // iov's last element is the end of headers
 }
 
-func (b *replyBuffer) init(requests int) {
-	b.headers = make([]byte, 0, requests*wire.SimpleReplySize)
+func (b *replyBuffer) init(requests int, t terms) {
+	b.terms = t
+	b.headers = make([]byte, 0, requests*(wire.ExtChunkSize+8))
 	b.iov = make([][]byte, 0, 2*requests)
 }
 
@@ -195,14 +194,22 @@ func (b *replyBuffer) reset() {
 	b.headers, b.iov, b.inHeader = b.headers[:0], b.iov[:0], false
 }
 
-// header adds a reply's header. Headers that follow each other become one
-// element. There is room for one of each request in flight.
-func (b *replyBuffer) header(r wire.Reply) {
-	at := len(b.headers)
-	b.headers = r.Append(b.headers)
+// room sees to it that n bytes can be appended to headers, and returns where.
+// What is in iov stays where it is.
+func (b *replyBuffer) room(n int) (at int) {
+	if cap(b.headers)-len(b.headers) < n {
+		b.headers = make([]byte, 0, max(cap(b.headers), n))
+		b.inHeader = false
+	}
+	return len(b.headers)
+}
+
+// added takes what was appended to headers, from at on, into iov. Headers that
+// follow each other become one element.
+func (b *replyBuffer) added(at int) {
 	if b.inHeader {
 		last := &b.iov[len(b.iov)-1]
-		*last = (*last)[:len(*last)+wire.SimpleReplySize]
+		*last = (*last)[:len(*last)+len(b.headers)-at]
 		return
 	}
 	b.iov = append(b.iov, b.headers[at:])

@@ -11,12 +11,24 @@ type request struct {
 	io     block.Request // what the device sees, for all but reads
 	conn   *conn
 	cookie uint64
+	off    uint64 // as it was sent
 	cmd    uint16
 	batch  uint64 // number of the reader's batch that it came with
 	charge int64  // bytes of memory that it counts for
 
 	// payload is what a successful read answers with, else nil.
 	payload *block.Buffer
+	// runs are what the payload of a structured read was cut into, those that
+	// were read; none: it is one. failedAt is where in it a read failed.
+	runs     []run
+	failedAt int
+	report   func(off, n int64, a block.Allocation) bool // addRun
+	// sparse: holes may be left out of the reply.
+	sparse bool
+	// reqOne: of a block status, one descriptor is wanted. descriptors are those
+	// that were found, in payload.
+	reqOne      bool
+	descriptors []byte
 
 	// The outcome, set before the request is queued for its reply.
 	refusal *refusal // judged unsound
@@ -42,7 +54,15 @@ func (q *request) reset() {
 	if q.payload != nil {
 		q.payload.Unref()
 	}
-	*q = request{conn: q.conn}
+	*q = request{conn: q.conn, runs: q.runs[:0], report: q.report}
+}
+
+// why is the text that goes with an error.
+func (q *request) why() string {
+	if q.refusal != nil {
+		return q.refusal.why
+	}
+	return q.err.Error()
 }
 
 // prepare fills in what the device is to see.
@@ -54,6 +74,7 @@ func (q *request) prepare(h wire.Request) {
 		Len:  int64(h.Len),
 		Done: q,
 	}
+	q.reqOne = h.Flags&wire.CmdFlagReqOne != 0
 	q.io.NoHole = h.Type == wire.CmdWriteZeroes && h.Flags&wire.CmdFlagNoHole != 0
 }
 
@@ -68,7 +89,7 @@ func opOf(cmd uint16) block.Op {
 	case wire.CmdFlush:
 		return block.OpFlush
 	}
-	return 0 // a read, which is no block.Request
+	return 0 // no block.Request
 }
 
 // A queue is a first-in, first-out list of requests. A request is in one at

@@ -75,6 +75,8 @@ func (r *rig) add(name, description string, dev block.Device) {
 type peer struct {
 	*testing.T
 	net.Conn
+	extended bool              // headers have the long form
+	offs     map[uint64]uint64 // with it: the offset of each request, by cookie
 }
 
 // dial connects and reads the greeting. Nothing takes longer than the deadline
@@ -87,7 +89,7 @@ func (r *rig) dial() *peer {
 	}
 	nc.SetDeadline(time.Now().Add(20 * time.Second))
 	r.Cleanup(func() { nc.Close() })
-	p := &peer{r.T, nc}
+	p := &peer{T: r.T, Conn: nc}
 	p.want(wire.GreetingSize)
 	return p
 }
@@ -151,11 +153,19 @@ func (p *peer) last(opt uint32, data []byte) uint32 {
 	return kinds[len(kinds)-1]
 }
 
-// attach goes through the handshake.
-func (r *rig) attach() *peer {
+// attach goes through the handshake, with options that have no data.
+func (r *rig) attach(agree ...uint32) *peer {
 	r.Helper()
 	p := r.dial()
 	p.flags(wire.FlagFixedNewstyle | wire.FlagNoZeroes)
+	for _, opt := range agree {
+		if opt == wire.OptExtendedHeaders {
+			p.extended, p.offs = true, make(map[uint64]uint64)
+		}
+		if k := p.last(opt, nil); k != wire.RepAck {
+			r.Fatalf("option %d answered with %#x", opt, k)
+		}
+	}
 	if k := p.last(wire.OptGo, wire.GoData("disk")); k != wire.RepAck {
 		r.Fatalf("GO answered with %#x", k)
 	}
@@ -164,6 +174,14 @@ func (r *rig) attach() *peer {
 
 func (p *peer) request(q wire.Request, payload ...byte) {
 	p.Helper()
+	if p.extended {
+		p.offs[q.Cookie] = q.Off
+		if q.Type == wire.CmdWrite {
+			q.Flags |= wire.CmdFlagPayloadLen
+		}
+		p.send(append(q.AppendExt(nil), payload...)...)
+		return
+	}
 	p.send(append(q.Append(nil), payload...)...)
 }
 

@@ -462,7 +462,7 @@ func TestReaderDoesNotWaitForReplies(t *testing.T) {
 		p.request(wire.Request{Type: wire.CmdRead, Cookie: uint64(i), Len: size})
 	}
 	payload := make([]byte, 8<<20)
-	p.request(wire.Request{Type: wire.CmdWrite, Cookie: reads, Len: uint32(len(payload))}, payload...)
+	p.request(wire.Request{Type: wire.CmdWrite, Cookie: reads, Len: uint64(len(payload))}, payload...)
 	seen := map[uint64]bool{}
 	for range reads + 1 {
 		reply := p.reply()
@@ -473,5 +473,63 @@ func TestReaderDoesNotWaitForReplies(t *testing.T) {
 		if reply.Cookie != reads {
 			p.want(size)
 		}
+	}
+}
+
+// NBD_CMD_CACHE reads what it is asked for, up to a bound, and answers with no
+// data, whatever the form of replies. Its failure is the device's.
+func TestCache(t *testing.T) {
+	var mu sync.Mutex
+	var reads, longest int64
+	dev := memory.New(memory.Options{
+		Info: block.Info{Size: maxCache + 3<<20, SectorSize: 512},
+		Fault: func(a memory.Access) error {
+			mu.Lock()
+			defer mu.Unlock()
+			reads, longest = reads+a.Len, max(longest, a.Len)
+			if a.Off+a.Len > maxCache+2<<20 {
+				return errors.New("bad sector")
+			}
+			return nil
+		},
+	})
+	r := newRig(t, dev, Options{})
+	for _, p := range []*peer{r.attach(), r.attach(wire.OptStructuredReply)} {
+		for i, tc := range []struct{ off, n, read uint64 }{
+			{512, 512, 512}, {0, 2<<20 + 512, 2<<20 + 512}, {0, maxCache + 1<<20, maxCache},
+		} {
+			mu.Lock()
+			reads, longest = 0, 0
+			mu.Unlock()
+			p.request(wire.Request{Type: wire.CmdCache, Cookie: uint64(i), Off: tc.off, Len: tc.n})
+			p.expect(uint64(i), wire.OK)
+			mu.Lock()
+			if reads != int64(tc.read) || longest > cachePiece {
+				t.Errorf("%d bytes at %d: %d are read, up to %d at once", tc.n, tc.off, reads, longest)
+			}
+			mu.Unlock()
+		}
+	}
+	p := r.attach()
+	p.request(wire.Request{Type: wire.CmdCache, Cookie: 9, Off: maxCache + 2<<20, Len: 1 << 20})
+	p.expect(9, wire.EIO)
+	r.works()
+}
+
+// A fast zero is one only on a device that says so; else it fails, and changes
+// nothing.
+func TestFastZero(t *testing.T) {
+	for fast, errno := range map[bool]uint32{true: wire.OK, false: wire.ENOTSUP} {
+		dev := memory.New(memory.Options{Info: block.Info{Size: testSize, SectorSize: 512, FastZero: fast}})
+		p := newRig(t, dev, Options{}).attach()
+		p.request(wire.Request{Type: wire.CmdWrite, Cookie: 1, Len: 512}, bytes.Repeat([]byte{7}, 512)...)
+		p.expect(1, wire.OK)
+		p.request(wire.Request{Type: wire.CmdWriteZeroes, Flags: wire.CmdFlagFastZero, Cookie: 2, Len: 512})
+		p.expect(2, errno)
+		if got := dev.Snapshot(0, 1)[0]; (got == 0) != fast {
+			t.Errorf("fast: %v, and the device holds %d", fast, got)
+		}
+		p.request(wire.Request{Type: wire.CmdWriteZeroes, Cookie: 3, Len: 512}) // slow is as good
+		p.expect(3, wire.OK)
 	}
 }

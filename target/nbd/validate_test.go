@@ -11,6 +11,7 @@ func TestJudge(t *testing.T) {
 	const size = 1 << 20
 	rw := rules{size: size, sector: 512}
 	ro := rules{size: size, sector: 512, readOnly: true}
+	fast := rules{size: size, sector: 512, fastZero: true}
 	huge := rules{size: 1 << 40, sector: 512}
 	for _, tc := range []struct {
 		name   string
@@ -27,12 +28,22 @@ func TestJudge(t *testing.T) {
 		{name: "zeroes, no hole", rules: rw, req: wire.Request{Type: wire.CmdWriteZeroes, Len: 512, Flags: wire.CmdFlagNoHole | wire.CmdFlagFUA}},
 		{name: "trim of 2 GiB", rules: huge, req: wire.Request{Type: wire.CmdTrim, Len: 1 << 31}},
 		{name: "the largest write", rules: huge, req: wire.Request{Type: wire.CmdWrite, Len: wire.MaxPayload}},
+		{name: "cache of all", rules: huge, req: wire.Request{Type: wire.CmdCache, Len: 1 << 40, Flags: wire.CmdFlagFUA}},
+		{name: "cache, read-only", rules: ro, req: wire.Request{Type: wire.CmdCache, Len: size}},
+		{name: "block status, read-only", rules: rules{size: size, sector: 512, readOnly: true, terms: terms{structured: true, status: true}}, req: wire.Request{Type: wire.CmdBlockStatus, Len: size}},
+		{name: "fast zero", rules: fast, req: wire.Request{Type: wire.CmdWriteZeroes, Len: 512, Flags: wire.CmdFlagFastZero | wire.CmdFlagNoHole}},
 		{name: "flush, read-only", rules: ro, req: wire.Request{Type: wire.CmdFlush}},
 
 		{name: "unknown command", rules: rw, req: wire.Request{Type: 4711}, errno: wire.EINVAL},
 		{name: "unknown flag", rules: rw, req: wire.Request{Type: wire.CmdRead, Len: 512, Flags: 1 << 9}, errno: wire.EINVAL},
 		{name: "no hole on a write", rules: rw, req: wire.Request{Type: wire.CmdWrite, Len: 512, Flags: wire.CmdFlagNoHole}, errno: wire.EINVAL},
-		{name: "fast zero, not offered", rules: rw, req: wire.Request{Type: wire.CmdWriteZeroes, Len: 512, Flags: 1 << 4}, errno: wire.EINVAL},
+		{name: "zeroes that are not fast", rules: rw, req: wire.Request{Type: wire.CmdWriteZeroes, Len: 512, Flags: wire.CmdFlagFastZero}, errno: wire.ENOTSUP},
+		{name: "zeroes that are not fast, beyond", rules: rw, req: wire.Request{Type: wire.CmdWriteZeroes, Off: size, Len: 512, Flags: wire.CmdFlagFastZero}, errno: wire.ENOSPC},
+		{name: "fast zero, read-only", rules: ro, req: wire.Request{Type: wire.CmdWriteZeroes, Len: 512, Flags: wire.CmdFlagFastZero}, errno: wire.EPERM},
+		{name: "fast zero on a trim", rules: rw, req: wire.Request{Type: wire.CmdTrim, Len: 512, Flags: wire.CmdFlagFastZero}, errno: wire.EINVAL},
+		{name: "cache beyond", rules: rw, req: wire.Request{Type: wire.CmdCache, Off: size - 512, Len: 1024}, errno: wire.EINVAL},
+		{name: "cache with a flag", rules: rw, req: wire.Request{Type: wire.CmdCache, Len: 512, Flags: wire.CmdFlagNoHole}, errno: wire.EINVAL},
+		{name: "cache of nothing", rules: rw, req: wire.Request{Type: wire.CmdCache}, errno: wire.EINVAL},
 		{name: "flush with a range", rules: rw, req: wire.Request{Type: wire.CmdFlush, Len: 512}, errno: wire.EINVAL},
 		{name: "read beyond", rules: rw, req: wire.Request{Type: wire.CmdRead, Off: size - 512, Len: 1024}, errno: wire.EINVAL},
 		{name: "trim beyond", rules: rw, req: wire.Request{Type: wire.CmdTrim, Off: size, Len: 512}, errno: wire.EINVAL},

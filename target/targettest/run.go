@@ -28,6 +28,7 @@ func Run(t *testing.T, newDevice func(t *testing.T) block.Device) {
 		{"Info", testInfo},
 		{"WriteThenRead", testWriteThenRead},
 		{"ZeroesAndTrim", testZeroesAndTrim},
+		{"Extents", testExtents},
 		{"FlagsAndFlush", testFlagsAndFlush},
 		{"LargeRequests", testLargeRequests},
 		{"CompletedBeforeSubmitted", testCompletedBeforeSubmitted},

@@ -125,6 +125,12 @@ func (m *model) work() {
 			m.b.Errorf("%d bytes at %d are not what the model has", n, m.start+off)
 			return
 		}
+		if sparse, ok := m.s.(block.Sparse); ok {
+			if err := holds(sparse, m.start+off, m.bytes[off:off+n]); err != nil {
+				m.b.Errorf("extents in the part at %d: %v", m.start, err)
+				return
+			}
+		}
 	}
 }
 

@@ -37,7 +37,7 @@ func (c *Client) ReadAt(p []byte, off int64) (int, error) {
 		p, atEnd = p[:left], io.EOF
 	}
 	n, err := c.pieces(p, off, func(part []byte, at int64) error {
-		return c.do(wire.Request{Type: wire.CmdRead, Off: uint64(at), Len: uint32(len(part))}, nil, part)
+		return c.do(wire.Request{Type: wire.CmdRead, Off: uint64(at), Len: uint64(len(part))}, nil, part)
 	})
 	if err != nil {
 		return n, err
@@ -52,7 +52,7 @@ func (c *Client) WriteAt(p []byte, off int64) (int, error) { return c.Write(p, o
 // written in several requests, one after the other.
 func (c *Client) Write(p []byte, off int64, f Flag) (int, error) {
 	return c.pieces(p, off, func(part []byte, at int64) error {
-		r := wire.Request{Type: wire.CmdWrite, Flags: uint16(f), Off: uint64(at), Len: uint32(len(part))}
+		r := wire.Request{Type: wire.CmdWrite, Flags: uint16(f), Off: uint64(at), Len: uint64(len(part))}
 		return c.do(r, part, nil)
 	})
 }
@@ -89,7 +89,7 @@ func (c *Client) effect(cmd uint16, off, n int64, f Flag) error {
 	}
 	for n > 0 {
 		k := min(n, maxEffect)
-		if err := c.do(wire.Request{Type: cmd, Flags: uint16(f), Off: uint64(off), Len: uint32(k)}, nil, nil); err != nil {
+		if err := c.do(wire.Request{Type: cmd, Flags: uint16(f), Off: uint64(off), Len: uint64(k)}, nil, nil); err != nil {
 			return err
 		}
 		off, n = off+k, n-k

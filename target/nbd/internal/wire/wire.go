@@ -28,6 +28,9 @@ const (
 	OptInfo            uint32 = 6
 	OptGo              uint32 = 7
 	OptStructuredReply uint32 = 8
+	OptListMetaContext uint32 = 9
+	OptSetMetaContext  uint32 = 10
+	OptExtendedHeaders uint32 = 11
 )
 
 // "Option reply types".
@@ -35,14 +38,16 @@ const (
 	RepAck    uint32 = 1
 	RepServer uint32 = 2
 	RepInfo   uint32 = 3
+	RepMeta   uint32 = 4 // NBD_REP_META_CONTEXT
 
-	RepErr         uint32 = 1 << 31 // set in every error
-	RepErrUnsup           = RepErr | 1
-	RepErrPolicy          = RepErr | 2
-	RepErrInvalid         = RepErr | 3
-	RepErrUnknown         = RepErr | 6
-	RepErrShutdown        = RepErr | 7
-	RepErrTooBig          = RepErr | 9
+	RepErr          uint32 = 1 << 31 // set in every error
+	RepErrUnsup            = RepErr | 1
+	RepErrPolicy           = RepErr | 2
+	RepErrInvalid          = RepErr | 3
+	RepErrUnknown          = RepErr | 6
+	RepErrShutdown         = RepErr | 7
+	RepErrTooBig           = RepErr | 9
+	RepErrExtHeader        = RepErr | 10 // NBD_REP_ERR_EXT_HEADER_REQD
 )
 
 // "NBD_REP_INFO".
@@ -62,16 +67,47 @@ const (
 	FlagRotational      uint16 = 1 << 4
 	FlagSendTrim        uint16 = 1 << 5
 	FlagSendWriteZeroes uint16 = 1 << 6
+	FlagSendDF          uint16 = 1 << 7
 	FlagCanMultiConn    uint16 = 1 << 8
+	FlagSendCache       uint16 = 1 << 10
+	FlagSendFastZero    uint16 = 1 << 11
+	FlagStatusPayload   uint16 = 1 << 12 // NBD_FLAG_BLOCK_STATUS_PAYLOAD
 )
 
-// "Request message" and "Simple reply message".
+// "Request message", "Simple reply message", "Structured reply chunk message"
+// and "Extended reply chunk message". What is extended is in proto.md of the
+// branch extension-ext-header.
 const (
 	RequestMagic     uint32 = 0x25609513
+	ExtRequestMagic  uint32 = 0x21e41c71
 	SimpleReplyMagic uint32 = 0x67446698
+	ChunkMagic       uint32 = 0x668e33ef
+	ExtReplyMagic    uint32 = 0x6e8a278c
 
 	RequestSize     = 28
+	ExtRequestSize  = 32
 	SimpleReplySize = 16
+	ChunkSize       = 20
+	ExtChunkSize    = 32
+)
+
+// "Structured reply flags" and "Structured reply types".
+const (
+	ReplyFlagDone uint16 = 1 << 0
+
+	ReplyNone           uint16 = 0
+	ReplyOffsetData     uint16 = 1
+	ReplyOffsetHole     uint16 = 2
+	ReplyBlockStatus    uint16 = 5
+	ReplyBlockStatusExt uint16 = 6
+	ReplyError          uint16 = 1<<15 | 1
+	ReplyErrorOffset    uint16 = 1<<15 | 2
+)
+
+// "base:allocation metadata context".
+const (
+	StateHole uint32 = 1 << 0
+	StateZero uint32 = 1 << 1
 )
 
 // "Request types".
@@ -81,13 +117,19 @@ const (
 	CmdDisc        uint16 = 2
 	CmdFlush       uint16 = 3
 	CmdTrim        uint16 = 4
+	CmdCache       uint16 = 5
 	CmdWriteZeroes uint16 = 6
+	CmdBlockStatus uint16 = 7
 )
 
 // "Command flags".
 const (
-	CmdFlagFUA    uint16 = 1 << 0
-	CmdFlagNoHole uint16 = 1 << 1
+	CmdFlagFUA        uint16 = 1 << 0
+	CmdFlagNoHole     uint16 = 1 << 1
+	CmdFlagDF         uint16 = 1 << 2
+	CmdFlagReqOne     uint16 = 1 << 3
+	CmdFlagFastZero   uint16 = 1 << 4
+	CmdFlagPayloadLen uint16 = 1 << 5
 )
 
 // "Error values".
