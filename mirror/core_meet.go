@@ -154,6 +154,47 @@ func chooseMode(c *Comparison, first LSN) Mode {
 	return ModeCatchUp
 }
 
+// exclude: the set is in force, and this replica may not lead by itself.
+func (s *Superblock) exclude(set []Member, version uint64) {
+	s.Excluded, s.Set, s.SetVersion = true, set, max(s.SetVersion, version)
+	if s.Disk == UpToDate || s.Disk == Consistent {
+		s.Disk = Outdated
+	}
+}
+
+// obey is what a Secondary records of a Primary that it follows from now on.
+func (s *Superblock) obey(epoch uint64, theirs *Description) {
+	s.Epoch = max(s.Epoch, epoch)
+	if !setHas(theirs.Set, Member{Node: s.Node, Incarnation: s.Incarnation}) {
+		// Whatever set we have recorded, and were perhaps the last member of,
+		// the Primary goes on without us until we join (10a, 10c).
+		s.exclude(theirs.Set, theirs.SetVersion)
+	}
+	if s.Volume.IsZero() {
+		s.Volume, s.Protocol, s.WriteCache = theirs.Volume, theirs.Protocol, theirs.WriteCache
+	}
+}
+
+// hear is what a Secondary records of a generation that begins, beside its place in the
+// history: a smaller set counts as soon as it is known, a larger one when it is told.
+func (s *Superblock) hear(gen *Generation) {
+	s.Epoch = max(s.Epoch, gen.Epoch)
+	s.SetVersion = max(s.SetVersion, gen.SetVersion)
+	if subset(gen.Set, s.Set) {
+		s.Set = gen.Set
+	}
+}
+
+// told is what it records of the set that its Primary says that it recorded.
+func (s *Superblock) told(set []Member, version uint64) {
+	s.SetVersion = max(s.SetVersion, version)
+	s.Set = set
+	s.Excluded = !setHas(set, Member{Node: s.Node, Incarnation: s.Incarnation})
+	if !s.Excluded && s.Resync == nil {
+		s.Disk = UpToDate
+	}
+}
+
 // linkLost: a connection is over.
 func (c *core) linkLost(e linkLost) {
 	p, m := c.other(e.node), e.with

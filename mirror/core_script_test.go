@@ -337,6 +337,18 @@ var coreVerbs = map[string]func(w *coreWorld, o order) error{
 		w.tell(leadWanted{p.node, p.with, w.now})
 		return nil
 	},
+	// What a Secondary records: of a Primary that it follows, of a generation, of a set.
+	"follow": func(w *coreWorld, o order) error {
+		theirs := w.peer(o).with.theirs
+		return w.commit(func(sb *Superblock) { sb.obey(uint64(o.num("epoch", 1)), &theirs) })
+	},
+	"generation": func(w *coreWorld, o order) error {
+		gen := Generation{Epoch: uint64(o.num("epoch", 1)), SetVersion: uint64(o.num("version", 1)), Set: parseMembers(o.set["set"])}
+		return w.commit(func(sb *Superblock) { sb.hear(&gen) })
+	},
+	"told": func(w *coreWorld, o order) error {
+		return w.commit(func(sb *Superblock) { sb.told(parseMembers(o.set["set"]), uint64(o.num("version", 1))) })
+	},
 	// proceed epoch=3: the Primary decided so.
 	"proceed": func(w *coreWorld, o order) error {
 		m := w.peer(o).with

@@ -339,3 +339,84 @@ func TestCoreWalk(t *testing.T) {
 		}
 	}
 }
+
+// TestInvariant8Judged: whatever is known of the peers, without force this replica leads
+// only if each is here, not Primary, and has nothing that it lacks, or went on with
+// nothing by its own superblock; with force, never past a Primary that is here, nor as
+// Inconsistent or Failed. The set that it begins with holds recorded members alone.
+func TestInvariant8Judged(t *testing.T) {
+	rng := seed(t)
+	flip := func() bool { return rng.IntN(2) == 0 }
+	leads := 0
+	for range 20000 {
+		c := newCore(rules{node: "b", volume: "data", minInSync: 1}, []string{"a", "c"}[:1+rng.IntN(2)])
+		sb := &c.super
+		*sb = Superblock{Node: "b", Disk: []DiskState{UpToDate, UpToDate, Consistent, Outdated, Inconsistent, Failed}[rng.IntN(6)],
+			Incarnation: 1, Epoch: 3, SetVersion: 3, Volume: ID{1}, Excluded: rng.IntN(4) == 0}
+		switch {
+		case sb.Disk == Inconsistent:
+			sb.Resync = &ResyncMark{Source: "a"}
+		case sb.Disk == Failed:
+			c.failure = ErrFailed
+		}
+		if rng.IntN(8) > 0 {
+			sb.History = History{{ID: ID{2}, Epoch: 1, First: 1}}
+		}
+		for _, node := range []string{"a", "b", "c"} {
+			if node == "b" && !sb.Excluded || node != "b" && flip() {
+				sb.Set = append(sb.Set, Member{node, 1})
+			}
+		}
+		for _, p := range c.others {
+			p.want = rng.IntN(8) > 0
+			if rng.IntN(4) == 0 {
+				continue // away
+			}
+			p.with = &meeting{met: rng.IntN(4) > 0}
+			d := &p.with.theirs
+			*d = Description{Node: p.node, Incarnation: uint64(1 + rng.IntN(8)/7), Excluded: flip(), SetVersion: uint64(2 + rng.IntN(3)), Epoch: 3, Set: sb.Set}
+			if rng.IntN(5) == 0 {
+				d.Role = Primary
+			}
+			p.with.verdict.Verdict = Verdict(rng.IntN(len(verdictNames)))
+		}
+		set := sb.Set
+		force := flip()
+		c.step(promoteTurn{force: force})
+		if c.change.kind != promoting {
+			continue
+		}
+		c.step(agreementRead{})
+		for _, p := range c.others {
+			here := p.with != nil && p.with.met
+			if here && p.with.theirs.Role == Primary {
+				t.Fatalf("it leads, force %v, past %s, which is Primary: %+v", force, p.node, c)
+			}
+			knows := here && p.with.verdict.Verdict.leads()
+			gone := !here && !sb.Excluded && len(set) > 0 && !setHasNode(set, p.node) && p.want && len(sb.History) > 0
+			if !force && !knows && !gone {
+				t.Fatalf("it leads without force, and %s may have more: %+v %+v", p.node, c, p)
+			}
+			if !force && (sb.Excluded || sb.Disk == Outdated) && !(here && p.with.theirs.Excluded) {
+				t.Fatalf("it leads without force, Outdated, and %s has not stood down: %+v %+v", p.node, c, p)
+			}
+		}
+		if sb.Disk == Inconsistent || c.failure != nil {
+			t.Fatalf("it leads, force %v, and is %v", force, sb.Disk)
+		}
+		for _, m := range c.change.set {
+			if p := c.other(m.Node); p != nil && (!setHas(set, m) || p.with.theirs.Incarnation != m.Incarnation) {
+				t.Fatalf("%v begins in the set; the recorded set is %v, and what is here is %+v", m, set, p.with.theirs)
+			}
+		}
+		c.step(roleTaken{coreStart})
+		if c.serving || c.led || c.change.epoch <= 3 {
+			t.Fatalf("it serves before its generation is in force, or in an old epoch: %+v", c)
+		}
+		leads++
+	}
+	t.Logf("it led %d times", leads)
+	if leads < 200 {
+		t.Fatalf("it led only %d times", leads)
+	}
+}

@@ -85,15 +85,7 @@ func (l *link) obey(m *Proceed) error {
 	v.endImage(fmt.Errorf("volume %q on node %q follows node %q from now on, and changes", v.opts.Volume, v.opts.Node, l.peer.node))
 	// The epoch and the volume's name first: what follows is of them.
 	err := v.commitSuper(func(sb *Superblock) {
-		sb.Epoch = max(sb.Epoch, m.Epoch)
-		if !setHas(l.theirs.Set, Member{Node: sb.Node, Incarnation: sb.Incarnation}) {
-			// Whatever set we have recorded, and were perhaps the last member of,
-			// the Primary goes on without us until we join (10a, 10c).
-			sb.exclude(l.theirs.Set, l.theirs.SetVersion)
-		}
-		if sb.Volume.IsZero() {
-			sb.Volume, sb.Protocol, sb.WriteCache = m.Volume, l.theirs.Protocol, l.theirs.WriteCache
-		}
+		sb.obey(m.Epoch, &l.theirs)
 	})
 	if err != nil {
 		return err
@@ -321,11 +313,7 @@ func (l *link) generation(rec *journal.Record) (*Generation, error) {
 			return
 		}
 		sb.History = h
-		sb.Epoch = max(sb.Epoch, gen.Epoch)
-		sb.SetVersion = max(sb.SetVersion, gen.SetVersion)
-		if subset(gen.Set, sb.Set) {
-			sb.Set = gen.Set // a smaller set counts as soon as it is known
-		}
+		sb.hear(&gen)
 	})
 	if appendErr != nil {
 		return nil, fmt.Errorf("%w: %w", ErrFrame, appendErr)
@@ -492,12 +480,7 @@ func (l *link) setUpdate(body []byte) error {
 		return errAgain
 	}
 	err := v.commitSuper(func(sb *Superblock) {
-		sb.SetVersion = max(sb.SetVersion, m.SetVersion)
-		sb.Set = m.Set
-		sb.Excluded = !setHas(m.Set, self)
-		if !sb.Excluded && sb.Resync == nil {
-			sb.Disk = UpToDate
-		}
+		sb.told(m.Set, m.SetVersion)
 	})
 	if err != nil {
 		return err

@@ -140,14 +140,6 @@ func (l *link) heedGrowth() error {
 	})
 }
 
-// exclude: the set is in force, and this replica may not lead by itself.
-func (s *Superblock) exclude(set []Member, version uint64) {
-	s.Excluded, s.Set, s.SetVersion = true, set, max(s.SetVersion, version)
-	if s.Disk == UpToDate || s.Disk == Consistent {
-		s.Disk = Outdated
-	}
-}
-
 // idle keeps two Secondaries connected: each knows how the other stands, and no
 // data flows until one is promoted, which begins a new session.
 func (l *link) idle() error {
