@@ -31,7 +31,11 @@ type lateSwap struct {
 
 var errSimulated = errors.New("simulated: no answer")
 
-func newSimCoordinator(rng *rand.Rand) *simCoordinator { return &simCoordinator{rng: rng} }
+// newSimCoordinator has a source of its own: the volumes call it side by side with the
+// test.
+func newSimCoordinator(rng *rand.Rand) *simCoordinator {
+	return &simCoordinator{rng: rand.New(rand.NewPCG(rng.Uint64(), rng.Uint64()))}
+}
 
 func (s *simCoordinator) chance(percent int) bool { return s.faulty && s.rng.IntN(100) < percent }
 
