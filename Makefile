@@ -60,7 +60,7 @@ race: ## all Go tests under the race detector, a few crash rounds included
 	$(GO) test -race -timeout 1500s -run '$(RUN)' ./mirror ./... # the longest first, and the others beside it
 
 plain: ## what the race detector hides (allocations) or only slows (tables)
-	$(GO) test -count=1 -run 'Alloc|HistoryTellsAll|SuperblockDamage|EraseJournalAcrossCrashes|ResolveSplitBrain|P4PowerLoss' ./...
+	$(GO) test -count=1 -run 'Alloc|CoreWalk|HistoryTellsAll|SuperblockDamage|EraseJournalAcrossCrashes|ResolveSplitBrain|P4PowerLoss' ./...
 
 crash: ## crash states of journal, bitmaps, snapshots, superblock, volume; STATES=120000, SEED=
 	@scripts/crash $(STATES)
