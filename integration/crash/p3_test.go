@@ -133,6 +133,12 @@ func (w *lineage) begin(t *testing.T) {
 	w.CLI(w.Beta, "connect", harness.Volume) // after a rollback it talks to nobody
 	w.Start(w.Alpha)
 	w.Await(w.Beta, "they have met", func(s *daemon.Status) bool { return s.Peer("alpha").Connection == "Connected" })
+	s := w.Await(w.Alpha, "they have met", func(s *daemon.Status) bool { return s.Peer("beta").Connection == "Connected" })
+	if s.Disk == "Outdated" { // beta had all of its records, and then began a generation
+		w.CLI(w.Beta, "promote", harness.Volume)
+		w.AwaitInSync()
+		w.CLI(w.Beta, "demote", harness.Volume)
+	}
 	w.CLI(w.Alpha, "promote", harness.Volume)
 	w.AwaitInSync()
 	if last := len(w.writes); last > w.acked { // alpha may have died before it took it in
