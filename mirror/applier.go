@@ -106,7 +106,7 @@ func (v *Volume) applyRound() bool {
 		v.noSpace = false
 		v.log.Info("there is space again")
 	}
-	if a.bytes >= min(checkpointBytes, v.journal.Size()/4) || a.bytes >= v.segmentSize && v.roomIsShort() || v.starved {
+	if a.bytes >= min(checkpointBytes, v.journal.Size()/4) || a.bytes >= v.limits.segment && v.roomIsShort() || v.starved {
 		kick(v.checkpointKick)
 	}
 	v.broadcast()

@@ -271,7 +271,7 @@ func (l *link) records(body []byte) error {
 			}
 			tag = gen.Tag()
 		}
-		if t.bytes >= roundBytes || len(t.batch.mem) >= roundRecords {
+		if t.bytes >= l.v.limits.round || len(t.batch.mem) >= roundRecords {
 			if err := l.journalBatch(m); err != nil {
 				return err
 			}

@@ -121,7 +121,7 @@ func (v *Volume) openJournal() error {
 	if v.journal, st, err = journal.Open(dir, o); err != nil {
 		return journalLost(fmt.Errorf("open the journal: %w", err))
 	}
-	v.segmentSize = v.journal.SegmentSize()
+	v.limits = limitsOf(v.journal)
 	if kept := v.super.History.CutTo(st.End); len(kept) < len(v.super.History) {
 		if err := v.journal.Truncate(st.End); err != nil {
 			return fmt.Errorf("cut the journal to its history at LSN %d: %w", st.End, err)

@@ -13,7 +13,7 @@ func (v *Volume) Status() Status {
 	sb := &v.super
 	s := Status{
 		Volume: sb.Name, ID: sb.Volume, Node: sb.Node, Size: sb.Size,
-		Role: v.role, Protocol: sb.Protocol, WriteCache: sb.WriteCache, AtomicWrite: atomicWrite,
+		Role: v.role, Protocol: sb.Protocol, WriteCache: sb.WriteCache, AtomicWrite: v.limits.write,
 		Epoch: sb.Epoch, SetVersion: sb.SetVersion, InSync: slices.Clone(sb.Set), Incarnation: sb.Incarnation,
 		End: v.end, Committed: v.committed, Stable: v.stable, Durable: v.durable,
 		Applied: v.applied, Checkpoint: v.checkpoint, PendingBytes: v.queue.held, InDoubt: v.intent.Count(),

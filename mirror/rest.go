@@ -47,7 +47,7 @@ func (v *Volume) pressedToApply() bool {
 // writers waiting. v.mu is held.
 func (v *Volume) roomIsShort() bool {
 	size := v.journal.Size()
-	return size-v.journal.Used() < v.reserve(0)+size/4
+	return size-v.journal.Used() < v.limits.room(0)+size/4
 }
 
 // applyAll has the applier bring to the store what is stable by now, though it

@@ -64,7 +64,7 @@ const (
 
 // shortJournal is soon full, for what comes after that: to write as much as the least
 // journal holds that a user can have takes most of such a test's time under the race
-// detector. It takes writes of up to 1 MiB.
+// detector.
 var shortJournal = journal.Options{Size: 32 << 20, SegmentSize: 2 << 20, AnySize: true}
 
 // remakeJournal gives a replica that was never opened another empty journal.

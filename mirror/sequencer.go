@@ -112,13 +112,6 @@ func (v *Volume) callSyncer() (lone bool) {
 	return false
 }
 
-// What one round of the sequencer takes at most. A write of more than
-// MaxPayload is several records.
-const (
-	roundBytes   = 2 << 20
-	roundRecords = 256
-)
-
 // admit waits until the volume can take a round that begins with r.
 func (v *Volume) admit(r *block.Request) {
 	n := int64(0)
@@ -131,7 +124,7 @@ func (v *Volume) admit(r *block.Request) {
 		if v.queue.held < v.opts.PendingLimit && v.queue.n < maxQueue && v.journalRoom(n) {
 			return true, nil
 		}
-		if v.failure != nil || !v.serving || v.closing || v.noSpace || v.refusesWrites() {
+		if n > v.limits.write || v.failure != nil || !v.serving || v.closing || v.noSpace || v.refusesWrites() {
 			return true, nil // judge refuses what comes
 		}
 		kick(v.syncKick)
@@ -146,20 +139,13 @@ func (v *Volume) admit(r *block.Request) {
 const maxQueue = 1 << 17
 
 // journalRoom reports whether the journal can take a round that begins with a
-// write of n bytes, wherever the segments' borders fall: each wastes up to a
-// record's length. If it cannot, trim is told. v.mu is held.
+// write of n bytes. If it cannot, trim is told. v.mu is held.
 func (v *Volume) journalRoom(n int64) bool {
 	if v.detached != nil {
 		return true
 	}
-	v.starved = v.journal.Size()-v.journal.Used() < v.reserve(n)
+	v.starved = v.journal.Size()-v.journal.Used() < v.limits.room(n)
 	return !v.starved
-}
-
-// reserve is the room that such a round takes, bytes.
-func (v *Volume) reserve(n int64) int64 {
-	perSegment := v.segmentSize - journal.MaxPayload - 64<<10
-	return ((n+2*roundBytes)/perSegment + 3) * v.segmentSize
 }
 
 // order turns requests into records, up to a round's limits, and returns those
@@ -171,8 +157,8 @@ func (v *Volume) order(r *block.Request) (rest *block.Request) {
 	bytes, durably, ask := int64(0), false, false
 	v.mu.Lock()
 	first := v.end + 1
-	for head := r; r != nil && bytes < roundBytes && len(b.mem) < roundRecords; {
-		if r != head && r.Op == block.OpWrite && r.Len > roundBytes {
+	for head := r; r != nil && bytes < v.limits.round && len(b.mem) < roundRecords; {
+		if r != head && r.Op == block.OpWrite && r.Len > v.limits.round {
 			break // admit waits for room for the first one, and for so much behind it
 		}
 		next := r.State.Next
@@ -181,7 +167,7 @@ func (v *Volume) order(r *block.Request) (rest *block.Request) {
 		} else if r.Op == block.OpFlush {
 			ask = v.addFlush(r, v.end+LSN(len(b.mem))) || ask
 		} else {
-			b.cut(r)
+			b.cut(r, v.limits.record)
 			bytes += r.Len
 			durably = durably || r.FUA || !v.super.WriteCache
 		}
@@ -243,7 +229,7 @@ func (v *Volume) judge(r *block.Request) error {
 	case v.noSpace:
 		return block.ErrNoSpace
 	}
-	return nil
+	return v.limits.judge(r)
 }
 
 // refuse completes a request that was never ordered.
@@ -269,9 +255,9 @@ type batch struct {
 }
 
 // cut makes a request's records. The last one is flagged and carries the
-// request. The buffer's reference is multiplied so that each record has its own.
-func (b *batch) cut(r *block.Request) {
-	limit := int64(journal.MaxPayload)
+// request; a write's take up to limit bytes each. The buffer's reference is
+// multiplied so that each record has its own.
+func (b *batch) cut(r *block.Request, limit int64) {
 	kind := journal.KindWrite
 	var flags uint8
 	switch r.Op {

@@ -28,7 +28,7 @@ type Volume struct {
 	intent      *bitmap.Intent
 	pending     *pending
 
-	segmentSize int64 // of the journal
+	limits limits
 
 	ctx  context.Context // ends with the volume
 	stop context.CancelFunc
@@ -150,7 +150,7 @@ func (v *Volume) Info() block.Info {
 		Size:          v.super.Size,
 		SectorSize:    sectorSize,
 		PreferredSize: bitmap.BlockSize,
-		AtomicWrite:   atomicWrite,
+		AtomicWrite:   v.limits.write,
 		WriteCache:    v.super.WriteCache,
 		FastZero:      true, // its records have no payload, here and on the way to the peers
 		MultiConn:     true,
@@ -160,12 +160,6 @@ func (v *Volume) Info() block.Info {
 // sectorSize: a record may begin and end at any byte, so a client may copy an
 // image of any length.
 const sectorSize = 1
-
-// atomicWrite: the parts of a write are committed, stable and applied together
-// (queue.wholeTo), so a write is atomic if the journal holds all of it at once.
-// The smallest one does, of the largest buffer that there is: admit sees to the
-// room for it here, awaitRoom on the peers. It is the same on every node.
-const atomicWrite = block.MaxBuffer
 
 // broadcast wakes whoever waits for a change. v.mu is held.
 func (v *Volume) broadcast() {
