@@ -33,7 +33,7 @@ endif
 export CGO_ENABLED := 0
 race: export CGO_ENABLED := 1
 
-.PHONY: help build test lint unit race plain crash kill p3 fuzz integration p8 lab demo bench bench-storage bench-replication bench-lab cover vuln clean tools
+.PHONY: help build test lint unit race plain crash kill p3 sim sim-long fuzz integration p8 lab demo bench bench-storage bench-replication bench-lab cover vuln clean tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -51,6 +51,7 @@ tools: ## install what the tests call and is missing (as root on Debian)
 lint: ## gofmt, go vet, staticcheck
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt would change:"; echo "$$files"; exit 1; }
 	$(GO) vet ./...
+	GOOS=wasip1 GOARCH=wasm $(GO) vet ./mirror ./disk/fakedisk ./integration/sim/guest # what the simulator runs
 	$(GO) tool staticcheck ./...
 
 unit: ## the fast tests: no daemon is started
@@ -70,6 +71,12 @@ kill: ## kill -9 of real daemons under load, a pair and one alone; ROUNDS=50, SE
 
 p3: ## the source of catch-ups and resyncs killed at 200 random points; POINTS=200, SEED=
 	LOCKSTEP_ROUNDS=$$((8 * $(POINTS))) $(GO) test -count=1 -timeout 0 -v -run TestP3 ./integration/crash
+
+sim: ## package mirror in a simulated world; RUNS=100 TIME=1m SEED= GUEST= (as a failure prints)
+	$(GO) run ./integration/sim $(if $(SEED),-seed $(SEED)) -runs $(if $(filter file,$(origin RUNS)),$(if $(TIME),0,100),$(RUNS)) $(if $(TIME),-time $(TIME)) -guest '$(GUEST)'
+
+sim-long: ## the same for hours, and on past failures; TIME=8h
+	$(GO) run ./integration/sim $(if $(SEED),-seed $(SEED)) -stop 0 -time $(if $(TIME),$(TIME),8h)
 
 fuzz: ## every fuzz target; FUZZTIME=30s each, RUN=Regexp for some
 	@scripts/fuzz '$(RUN)'

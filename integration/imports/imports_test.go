@@ -39,6 +39,8 @@ var rooms = map[string][]string{
 	// What stands outside the product: it may look at all of it.
 	"benchmarks":  {"block", "disk", "journal", "bitmap", "snapshot", "store", "mirror", "target", "target/nbd", "node", "integration"},
 	"integration": {"block", "disk", "journal", "bitmap", "snapshot", "store", "mirror", "target", "target/nbd", "node"},
+	// It is the whole world that a volume lives in, disks included.
+	"integration/sim": {"block", "disk", "disk/fakedisk", "journal", "store", "mirror"},
 }
 
 // outside are the rooms whose use of a third-party module does not count as
