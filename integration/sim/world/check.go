@@ -82,23 +82,7 @@ func (w *World) converge() {
 		n := w.nodes[name]
 		n.start()
 	}
-	last := ""
-	ok := w.eventually("all replicas are in sync, without anybody's help", func() bool {
-		last = ""
-		p := w.primary()
-		for _, name := range w.names {
-			n := w.nodes[name]
-			if !n.up() {
-				last += fmt.Sprintf("      %s is not open\n", name)
-				continue
-			}
-			if s := n.status(); len(s.InSync) != len(w.names) || s.Disk != mirror.UpToDate {
-				last += describe(s)
-			}
-		}
-		return p != nil && last == ""
-	})
-	if !ok {
+	if !w.allInSync() {
 		return
 	}
 	w.note("sim", "all replicas are in sync")
@@ -144,12 +128,28 @@ func (w *World) converge() {
 	w.stop()
 }
 
+// allInSync waits until somebody leads, and all replicas are in sync.
+func (w *World) allInSync() bool {
+	return w.eventually("all replicas are in sync, without anybody's help", func() bool {
+		for _, name := range w.names {
+			n := w.nodes[name]
+			if !n.up() {
+				return false
+			}
+			if s := n.status(); len(s.InSync) != len(w.names) || s.Disk != mirror.UpToDate {
+				return false
+			}
+		}
+		return w.primary() != nil
+	})
+}
+
 // eventually waits until cond holds; that it does not is a violation.
 func (w *World) eventually(what string, cond func() bool) bool {
 	began := time.Now()
 	for !cond() {
 		if time.Since(began) > patience {
-			w.violated("%v after the faults were over it is not so that %s\n%s", patience, what, w.state())
+			w.violated("in vain waited %v until %s\n%s", patience, what, w.state())
 			return false
 		}
 		if len(w.violations) > 0 && time.Since(began) > 5*time.Second {

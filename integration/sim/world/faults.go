@@ -141,7 +141,7 @@ func (w *World) nemesis(skip map[int]bool) {
 		if skip[i] {
 			continue
 		}
-		time.Sleep(f.At - w.since())
+		time.Sleep(w.loaded + f.At - w.since())
 		for _, k := range faultKinds {
 			if k.name != f.Kind {
 				continue
@@ -166,7 +166,7 @@ func (w *World) nemesis(skip map[int]bool) {
 			}(pending[len(pending)-1])
 		}
 	}
-	time.Sleep(w.plan.Load - w.since())
+	time.Sleep(w.loaded + w.plan.Load - w.since())
 	for _, once := range pending {
 		once()
 	}
