@@ -12,7 +12,7 @@ import (
 type limits struct {
 	record int64 // payload of one record: a longer write is several
 	round  int64 // payload of one round of the sequencer, but for its first write
-	// write is the longest write. Its parts are committed, stable and applied
+	// write is the longest write, which is the same on every node. Its parts are committed, stable and applied
 	// together (queue.wholeTo), so it is atomic if the journal holds all of it at
 	// once: admit sees to the room for it here, awaitRoom on the peers.
 	write int64
@@ -29,7 +29,8 @@ const (
 func limitsOf(j *journal.Journal) limits {
 	s := j.SegmentSize()
 	l := limits{record: min(journal.MaxPayload, s/4), round: min(roundBytes, s/2), segment: s}
-	l.write = min(atomicWrite, (j.Size()/s-3)*l.perSegment()-2*l.round-1) // room is a segment less than all, then: the tail is never trimmed
+	// Its room is a segment less than the journal: the tail's is never free.
+	l.write = min(atomicWrite, (j.Size()/s-3)*l.perSegment()-2*l.round-1)
 	return l
 }
 
@@ -43,6 +44,7 @@ func (l limits) room(n int64) int64 {
 	return ((n+2*l.round)/l.perSegment() + 3) * l.segment
 }
 
+// judge refuses a write that the journal could never take.
 func (l limits) judge(r *block.Request) error {
 	if r.Op == block.OpWrite && r.Len > l.write {
 		return fmt.Errorf("%v of %d bytes, of which the journal takes %d at once: %w", r.Op, r.Len, l.write, block.ErrOutOfRange)

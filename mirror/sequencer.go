@@ -124,7 +124,7 @@ func (v *Volume) admit(r *block.Request) {
 		if v.queue.held < v.opts.PendingLimit && v.queue.n < maxQueue && v.journalRoom(n) {
 			return true, nil
 		}
-		if n > v.limits.write || v.failure != nil || !v.serving || v.closing || v.noSpace || v.refusesWrites() {
+		if v.limits.judge(r) != nil || v.failure != nil || !v.serving || v.closing || v.noSpace || v.refusesWrites() {
 			return true, nil // judge refuses what comes
 		}
 		kick(v.syncKick)

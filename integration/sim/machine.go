@@ -30,10 +30,10 @@ type machine struct {
 
 const guestPackage = "github.com/lockstep-storage/lockstep/integration/sim/guest"
 
-// buildGuest compiles the guest into a directory, with build tags if there are any.
-func buildGuest(dir, tags string) (string, error) {
+// buildGuest compiles the guest into a directory.
+func buildGuest(dir string) (string, error) {
 	to := filepath.Join(dir, "guest.wasm")
-	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-tags", tags, "-o", to, guestPackage)
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", to, guestPackage)
 	cmd.Env = append(os.Environ(), "GOOS=wasip1", "GOARCH=wasm", "CGO_ENABLED=0", "GOFLAGS=")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build the guest: %w\n%s", err, out)
@@ -42,13 +42,13 @@ func buildGuest(dir, tags string) (string, error) {
 }
 
 // newMachine builds the guest, and translates it once for all runs.
-func newMachine(ctx context.Context, tags string) (*machine, error) {
+func newMachine(ctx context.Context) (*machine, error) {
 	dir, err := os.MkdirTemp("", "lockstep-sim")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	path, err := buildGuest(dir, tags)
+	path, err := buildGuest(dir)
 	if err != nil {
 		return nil, err
 	}

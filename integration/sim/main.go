@@ -15,7 +15,6 @@ func main() {
 	runs := flag.Int("runs", 0, "how many, one seed after the other; 0: until the time is up")
 	limit := flag.Duration("time", 0, "when to stop; 0: when the runs are done")
 	guest := flag.String("guest", "", "arguments of the guest, as a failure prints them")
-	tags := flag.String("tags", "", "build tags of the guest")
 	stop := flag.Int("stop", 1, "failures after which to stop; 0: never")
 	trace := flag.Bool("trace", false, "print the trace of each run")
 	flag.Parse()
@@ -25,14 +24,14 @@ func main() {
 	if *runs == 0 && *limit == 0 {
 		*runs = 100
 	}
-	os.Exit(simulate(*seed, *runs, *limit, *stop, *trace, *tags, strings.Fields(*guest)))
+	os.Exit(simulate(*seed, *runs, *limit, *stop, *trace, strings.Fields(*guest)))
 }
 
-func simulate(seed uint64, runs int, limit time.Duration, stop int, trace bool, tags string, args []string) int {
+func simulate(seed uint64, runs int, limit time.Duration, stop int, trace bool, args []string) int {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer cancel()
 	fmt.Printf("seed %d; the guest is built and translated\n", seed)
-	m, err := newMachine(ctx, tags)
+	m, err := newMachine(ctx)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 2

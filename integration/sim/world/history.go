@@ -1,6 +1,7 @@
 package world
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -39,8 +40,8 @@ type write struct {
 	// same, but not taken back by a loss.
 	submit, ack, acked int64
 	session            *session
-	flushed            bool // a flush covers it
-	replaced           bool // a read has shown that it is over
+	flushed            bool  // a flush covers it
+	replaced           int64 // when a read had shown that it is over; 0: none has
 }
 
 // A session is a client's, from its attachment to its end.
@@ -128,7 +129,7 @@ func (x *write) over(attached int64) int64 {
 // legal says why a read that began at a step, in a session, may not return x; "" if it
 // may.
 func (r *register) legal(x *write, began, attached int64) string {
-	if x.replaced {
+	if x.replaced != 0 && x.replaced < began { // else both reads were under way at once
 		return x.name + " is over, as an earlier read has shown"
 	}
 	for _, y := range r.writes {
@@ -168,7 +169,7 @@ func (h *history) read(who string, block int, p []byte, began int64, s *session)
 	step := h.tick()
 	for _, y := range r.writes {
 		if y != x && y.over(s.attached) < began {
-			y.replaced = true
+			y.replaced = cmp.Or(y.replaced, step)
 		}
 	}
 	x.ack = min(x.ack, step)
@@ -179,7 +180,7 @@ func (h *history) read(who string, block int, p []byte, began int64, s *session)
 func (h *history) lose() {
 	for i := range h.blocks {
 		for _, x := range h.blocks[i].writes {
-			x.replaced = false
+			x.replaced = 0
 			if !x.flushed {
 				x.ack = never
 			}
@@ -231,7 +232,7 @@ func (h *history) settle(block int, version uint64, found *write, s *session) {
 func (r *register) describe() string {
 	s := ""
 	for _, x := range r.writes[max(0, len(r.writes)-12):] {
-		s += fmt.Sprintf("      %s version %d submitted %d ack %s (first %s) session %d to %s flushed %v replaced %v\n",
+		s += fmt.Sprintf("      %s version %d submitted %d ack %s (first %s) session %d to %s flushed %v replaced %d\n",
 			x.name, x.version, x.submit, stepName(x.ack), stepName(x.acked), x.session.attached, stepName(x.session.ended), x.flushed, x.replaced)
 	}
 	return s

@@ -131,12 +131,14 @@ func (w *World) beforeDeath(n *node, power bool) {
 		}
 	}
 	if len(w.holders()) == 0 && !w.plan.NoWriteCache && !w.loss {
-		w.loss = true
+		w.loss, w.lost = true, true
 		w.note("sim", "nobody is left who remembers what no flush covers")
 	}
 }
 
-// observe keeps up with whom the Primary waits for.
+// observe keeps up with who is in the in-sync set, as the newest superblock of a node
+// that is up says: a Primary may have made it smaller just before it stepped down. One
+// that dies is asked before it does.
 func (w *World) observe() {
 	for _, name := range w.names {
 		n := w.nodes[name]
@@ -144,8 +146,8 @@ func (w *World) observe() {
 			continue
 		}
 		s := n.status()
-		if s.Role == mirror.Primary && s.Serving {
-			w.set = append(w.set[:0], s.InSync...)
+		if s.Epoch > w.setEpoch || s.Epoch == w.setEpoch && s.SetVersion >= w.setVersion {
+			w.set, w.setEpoch, w.setVersion = append(w.set[:0], s.InSync...), s.Epoch, s.SetVersion
 		}
 		w.coverStatus(s)
 	}
@@ -163,5 +165,6 @@ func (w *World) holders() (names []string) {
 
 // mayForce reports whether n has all that was acknowledged, and nobody leads.
 func (w *World) mayForce(n *node) bool {
+	w.observe()
 	return n.up() && w.primary() == nil && slices.Contains(w.holders(), n.name)
 }
