@@ -15,11 +15,14 @@ import (
 	"github.com/lockstep-storage/lockstep/store"
 )
 
-// tinyJournal wraps around within some forty changes, on a volume that is read
+// tinyJournal wraps around within some sixty changes, on a volume that is read
 // back in no time.
-var tinyJournal = journal.Options{Size: 8 * 32 << 10, SegmentSize: 32 << 10, AnySize: true}
+var tinyJournal = journal.Options{Size: 12 * 32 << 10, SegmentSize: 32 << 10, AnySize: true}
 
 const (
+	tinyBatch = 4  // changes at once, at most
+	tinyWrite = 24 // cells of a write, at most
+
 	tinySize  = 256 << 10
 	tinyCells = tinySize / crashCell
 )
@@ -119,12 +122,13 @@ func (l *tinyVolume) end() {
 // step is what a client does, or one of the volume's goroutines.
 func (l *tinyVolume) step() error {
 	v := l.v
-	if v.journal.Used() > v.journal.Size()/2 {
+	// There is nobody else to make room while a client waits for it.
+	if v.journal.Size()-v.journal.Used() < v.limits.room(tinyBatch*tinyWrite*crashCell)+v.limits.segment {
 		return l.makeRoom()
 	}
 	switch k := l.rng.IntN(64); {
 	case k < 30:
-		return l.change(1 + l.rng.IntN(4))
+		return l.change(1 + l.rng.IntN(tinyBatch))
 	case k < 40:
 		return l.request(&block.Request{Op: block.OpFlush}, func() { l.synced = l.acked })
 	case k < 46:
@@ -216,7 +220,7 @@ func (l *tinyVolume) submit(reqs []*block.Request, waits []waitDone, done func()
 // next is a change of a random kind, size and place.
 func (l *tinyVolume) next() numbered {
 	n := numbered{n: uint32(len(l.sums)), op: block.OpWrite}
-	cells := 1 + l.rng.Int64N(24)
+	cells := 1 + l.rng.Int64N(tinyWrite)
 	switch l.rng.IntN(20) {
 	case 0:
 		n.op, cells = block.OpTrim, 1+l.rng.Int64N(tinyCells)
