@@ -97,9 +97,12 @@ type rules struct {
 
 // A peerState is what a core knows of one peer.
 type peerState struct {
-	node        string
-	want        bool     // connected, or to be
-	refused     bool     // not wanted, by what two Secondaries found out of each other
+	node    string
+	want    bool // connected, or to be
+	refused bool // not wanted, by what two Secondaries found out of each other
+	// untold: not wanted, by what the two found out of each other; whether it knows is
+	// not known, so it may come, or is called, to hear that once more.
+	untold      bool
 	with        *meeting // nil without a connection
 	incarnation uint64   // of the replica that was met last
 	received    LSN      // acknowledged within this session
@@ -133,6 +136,11 @@ type meeting struct {
 	theirs    Description
 	verdict   Comparison
 	joinReady LSN // the generation through which it says that it is ready to join
+
+	votes    bool // the protocol has votes
+	promised bool // it is about to be promoted, and we gave our word that we are not
+	vote     vote // its word, that we asked for
+	whyNot   string
 }
 
 // newCore is the core of a replica that has not recovered yet.

@@ -94,12 +94,13 @@ type (
 	}
 	// linkLost: the connection is over. again: another is tried at once. busy: it was
 	// ended by the peer, which will be here again. final: one of the two refused the other
-	// in a way that an operator has to mend. stalled: nothing came of the peer for too long.
+	// in a way that an operator has to mend. untold: and it is not known whether the peer
+	// knows. stalled: nothing came of the peer for too long.
 	linkLost struct {
-		node                        string
-		with                        *meeting
-		again, busy, final, stalled bool
-		now                         time.Time
+		node                                string
+		with                                *meeting
+		again, busy, final, untold, stalled bool
+		now                                 time.Time
 	}
 )
 
@@ -148,6 +149,34 @@ type (
 	// ordered before what follows at once is done.
 	demoteTurn struct{}
 )
+
+// Events and actions of a vote (core_vote.go).
+type (
+	// prepareHeard: the peer is about to be promoted and asks for our vote → castVote, at once.
+	prepareHeard struct {
+		node string
+		with *meeting
+	}
+	// voteHeard: the peer that was asked has answered.
+	voteHeard struct {
+		with     *meeting
+		yes      bool
+		sentence string
+	}
+	// askVote: ask the peer for its vote, if this is still the connection to it.
+	askVote struct {
+		node string
+		with *meeting
+	}
+	// castVote: this is our vote.
+	castVote struct {
+		yes      bool
+		sentence string
+	}
+)
+
+func (e prepareHeard) tell(c *core) { c.castVote(e) }
+func (e voteHeard) tell(c *core)    { e.with.vote, e.with.whyNot = voteOf(e.yes), e.sentence }
 
 // Actions of the in-sync set.
 type (
@@ -288,7 +317,7 @@ func (e agreementRead) tell(c *core)     { c.agreementRead(e) }
 func (e placed) tell(c *core)            { c.placed(e.lsn) }
 func (e begun) tell(c *core)             { c.begun(e) }
 func (e inForce) tell(c *core)           { c.changeInForce() }
-func (e gaveUp) tell(c *core)            { c.fails("", e.err) }
+func (e gaveUp) tell(c *core)            { c.gaveUp(e.err) }
 func (e setRecorded) tell(c *core)       { c.setRecorded(e) }
 func (e generationDurable) tell(c *core) { c.leads(e.now) }
 func (e quorumLook) tell(c *core)        { c.judgeQuorum(e.now) }

@@ -24,6 +24,7 @@ func (c *core) met(e met) {
 	e.with.met, p.incarnation = true, e.with.theirs.Incarnation
 	p.fenced, p.asking, p.fenceAfter = false, false, time.Time{}
 	p.problem = ""
+	p.want, p.untold = p.want || p.untold, false
 }
 
 // judgeHello refuses what cannot go together, whatever the roles, and nil if nothing
@@ -195,10 +196,14 @@ func (s *Superblock) told(set []Member, version uint64) {
 	}
 }
 
+// standAlone: p is connected with no more, until an operator says so.
+func (p *peerState) standAlone() { p.want, p.refused, p.untold = false, false, false }
+
 // linkLost: a connection is over.
 func (c *core) linkLost(e linkLost) {
 	p, m := c.other(e.node), e.with
-	if p.with == m {
+	current := p.with == m // else it was ended here, and what it found is looked at anew
+	if current {
 		p.with = nil
 		switch {
 		case c.detached != nil && !m.ready: // its time runs already
@@ -210,8 +215,8 @@ func (c *core) linkLost(e linkLost) {
 	}
 	p.stalled = p.stalled || e.stalled
 	asked := !p.want // by an operator, or by an earlier refusal
-	if e.final {
-		p.want = false
+	if e.final && current {
+		p.want, p.untold = false, e.untold
 	}
 	p.refused = p.refused || !p.want && !asked && m.role == Secondary && (!m.met || m.theirs.Role == Secondary)
 	if m.ready && m.theirs.Role == Primary {

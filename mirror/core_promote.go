@@ -33,6 +33,8 @@ func (c *core) judgePromotion(force, canRollBack bool) *UnsafePromotionError {
 	for _, p := range c.others {
 		s, hopeless := c.unknown(p)
 		switch {
+		case s == "" && p.with != nil && p.with.votes && !p.with.ready && !c.excludes(p):
+			unsafe.Unknown = append(unsafe.Unknown, fmt.Sprintf("the handshake with node %q is not through", p.node))
 		case s == "":
 		case hopeless:
 			never.Unknown = append(never.Unknown, s)
@@ -77,6 +79,8 @@ func (c *core) supersedes() bool {
 func (c *core) unknown(p *peerState) (sentence string, hopeless bool) {
 	if m := p.with; m != nil && m.met {
 		switch {
+		case m.promised:
+			return fmt.Sprintf("node %q is being promoted; should it be dead, its connection ends within %v", p.node, c.rules.peerTimeout), true
 		case m.theirs.Role == Primary:
 			return fmt.Sprintf("node %q is Primary: demote it first; should it be dead, its connection ends within %v", p.node, c.rules.peerTimeout), true
 		case m.verdict.Verdict == InSync, m.verdict.Verdict == PeerBehind,
@@ -143,8 +147,8 @@ func (c *core) setForPromotion() []Member {
 	return set
 }
 
-// promote begins a promotion: what is known is judged, the Coordinator is asked who led
-// so far, the role is taken, which ends every session, the Coordinator agrees, and a
+// promote begins a promotion: what is known is judged, the peers relied on give their
+// word, the Coordinator is asked who led so far, the role is taken, which ends every session, the Coordinator agrees, and a
 // generation begins. When its record is durable on every member, which commits all that
 // came before it, the volume serves (leads).
 func (c *core) promote(e promoteTurn) {
@@ -161,6 +165,13 @@ func (c *core) promote(e promoteTurn) {
 		c.do(forced{doubts.Unknown})
 	}
 	c.change = change{kind: promoting, set: c.setForPromotion(), force: e.force, forced: doubts != nil}
+	if doubts == nil { // else an operator's word stands for the votes
+		c.change.voters = c.electors()
+	}
+	if len(c.change.voters) > 0 {
+		c.askVotes()
+		return
+	}
 	c.do(readAgreement{})
 }
 

@@ -298,7 +298,25 @@ var coreVerbs = map[string]func(w *coreWorld, o order) error{
 			m.theirs.Node = "x"
 		}
 		m.theirs.End = o.num("end", w.c.end)
+		m.votes = o.has("votes")
 		w.tell(met{p.node, m})
+		return nil
+	},
+	// prepare b: it is about to be promoted. vote b yes|no: its answer when we are.
+	"prepare": func(w *coreWorld, o order) error {
+		p := w.peer(o)
+		w.tell(prepareHeard{p.node, w.meets[p.node]})
+		return nil
+	},
+	"vote": func(w *coreWorld, o order) error {
+		w.tell(voteHeard{w.meets[w.peer(o).node], o.has("yes"), o.set["why"]})
+		return nil
+	},
+	// A connection that does not come to a handshake.
+	"dial": func(w *coreWorld, o order) error {
+		p := w.peer(o)
+		p.with = &meeting{role: w.c.role}
+		w.meets[p.node] = p.with
 		return nil
 	},
 	// judge is what this replica makes of the peer that it met, as Volume does it.
@@ -357,10 +375,10 @@ var coreVerbs = map[string]func(w *coreWorld, o order) error{
 		w.out.WriteString(fmt.Sprintf("%v\n", err))
 		return nil
 	},
-	// lost b [again] [busy] [final] [stalled]
+	// lost b [again] [busy] [final] [untold] [stalled]
 	"lost": func(w *coreWorld, o order) error {
 		p := w.peer(o)
-		for _, a := range w.tell(linkLost{p.node, w.meets[p.node], o.has("again"), o.has("busy"), o.has("final"), o.has("stalled"), w.now}) {
+		for _, a := range w.tell(linkLost{p.node, w.meets[p.node], o.has("again"), o.has("busy"), o.has("final"), o.has("untold"), o.has("stalled"), w.now}) {
 			if a == (cutOff{}) && w.c.isCutOff(p) {
 				return w.commit(func(sb *Superblock) { sb.Disk = Consistent })
 			}
@@ -477,6 +495,7 @@ var coreVerbs = map[string]func(w *coreWorld, o order) error{
 		switch {
 		case err != nil:
 			w.tell(gaveUp{err})
+			return w.refused()
 		case ok:
 			w.tell(inForce{})
 		default:
@@ -552,6 +571,8 @@ func (w *coreWorld) state() string {
 	for _, p := range c.others {
 		fmt.Fprintf(&b, "  %s: ", p.node)
 		switch {
+		case p.with == nil && p.untold:
+			b.WriteString("StandAlone, until it is told why")
 		case p.with == nil && !p.want:
 			b.WriteString("StandAlone")
 		case p.with == nil:
@@ -582,7 +603,7 @@ func describeAction(a any) string {
 	words := []string{v.Type().Name()}
 	for i := range v.NumField() {
 		f := v.Field(i)
-		if f.IsZero() {
+		if f.IsZero() || f.Type() == reflect.TypeFor[*meeting]() {
 			continue
 		}
 		words = append(words, v.Type().Field(i).Name+"="+describeValue(f))

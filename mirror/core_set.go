@@ -25,8 +25,9 @@ type change struct {
 	err  error // why a peer did not join, or this replica was not promoted
 	// Promoting, or raising the epoch.
 	epoch  uint64
-	force  bool // an operator's word that it may
-	forced bool // past what is not known
+	force  bool    // an operator's word that it may
+	forced bool    // past what is not known
+	voters []voter // who is asked first
 }
 
 type changeKind uint8
@@ -506,7 +507,11 @@ func (c *core) inForce() (bool, error) {
 	if c.failure != nil {
 		return false, c.failure
 	}
-	if ch.kind != joining {
+	switch ch.kind {
+	case promoting:
+		return c.elected()
+	case joining:
+	default:
 		return c.othersHave(ch.lsn), nil
 	}
 	if ch.who.with != ch.with {
@@ -521,7 +526,17 @@ func (c *core) changeInForce() {
 		c.shrunk()
 	case joining:
 		c.propose()
+	case promoting:
+		c.do(readAgreement{})
 	}
+}
+
+// gaveUp: what the change under way waits for is waited for no more.
+func (c *core) gaveUp(err error) {
+	if c.change.kind == promoting {
+		err = c.notElected(err)
+	}
+	c.fails("", err)
 }
 
 // fails: the change is given up for now. Who was waited for is waited for.
@@ -530,6 +545,7 @@ func (c *core) fails(what string, err error) {
 	case joining:
 		c.joinFails(err)
 	case promoting:
+		c.release()
 		c.role = Secondary
 		c.change = change{err: err}
 	case detaching:

@@ -198,6 +198,9 @@ func (t *turn) do(a action) event {
 	case raiseBases:
 		v.raiseHeld(t.has)
 		return nil
+	case askVote:
+		v.askVote(a)
+		return nil
 	case settleBits:
 		v.settleBits(v.peers[a.node], a.lsn)
 		return nil

@@ -3,6 +3,7 @@ package mirror
 import (
 	"errors"
 	"fmt"
+	"net"
 	"time"
 )
 
@@ -19,6 +20,7 @@ func (l *link) meet() error {
 		v.mu.Unlock()
 		return errAgain
 	}
+	l.votes = l.version >= FramePrepare.since()
 	v.heed(met{p.node, &l.meeting})
 	settled := p.split != nil && l.verdict.Verdict != SplitBrain
 	v.broadcast()
@@ -27,7 +29,33 @@ func (l *link) meet() error {
 		p.forgetSplit()
 	}
 	v.log.Info("met a peer", "peer", p.node, "role", l.theirs.Role, "verdict", l.verdict.Verdict, "reason", l.verdict.Reason)
-	return l.judge()
+	err := l.judge()
+	var r *refusal
+	if errors.As(err, &r) && !r.code.passes() {
+		l.untold = !l.refuse(r)
+	}
+	return err
+}
+
+// refuse ends a handshake in which both find the same reason to refuse each other, and
+// reports whether the peer said that it has found it: if the connection breaks before,
+// it may have heard too little, and would wait for us without a word of the reason.
+func (l *link) refuse(r *refusal) (known bool) {
+	if err := l.write(&Refuse{Code: r.code, Sentence: r.sentence}); err != nil {
+		return false
+	}
+	l.wmu.Lock()
+	l.ended = net.ErrClosed // nothing follows
+	l.wmu.Unlock()
+	for {
+		switch t, _, err := l.next(); {
+		case err != nil:
+			var theirs *Refuse
+			return errors.As(err, &theirs)
+		case t != FrameHeartbeat:
+			return false
+		}
+	}
 }
 
 // exchangeHellos has the acceptor speak first, for it chose the protocol version.
@@ -149,12 +177,21 @@ func (l *link) idle() error {
 	l.v.mu.Unlock()
 	return l.together(l.heartbeats, func() error {
 		for {
-			t, _, err := l.next()
+			t, body, err := l.next()
 			if err != nil {
 				return err
 			}
-			if t != FrameHeartbeat {
-				return l.unexpected(t)
+			switch t {
+			case FrameHeartbeat:
+			case FramePrepare:
+				err = l.answerPrepare(body)
+			case FrameVote:
+				err = l.hearVote(body)
+			default:
+				err = l.unexpected(t)
+			}
+			if err != nil {
+				return err
 			}
 		}
 	})

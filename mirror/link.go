@@ -38,6 +38,8 @@ type link struct {
 	// Set by the handshake, before met.
 	mine  Hello
 	hello Hello // theirs, whole
+	// untold: we refuse the peer, which may not know why.
+	untold bool
 
 	// v.mu guards the rest.
 	meeting
@@ -104,7 +106,7 @@ func (l *link) register() (ok, again bool) {
 	v, p := l.v, l.peer
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if !p.want || v.closing || v.failure != nil || p.leaving {
+	if !p.want && !p.untold || v.closing || v.failure != nil || p.leaving {
 		return false, false
 	}
 	if v.role == Primary && v.generation == notBegun {
@@ -203,7 +205,8 @@ func (l *link) unregister(err error) (again bool) {
 	}
 	slow := v.tell(linkLost{
 		node: p.node, with: &l.meeting, again: again, busy: isBye && bye.Code == CodeBusy,
-		final:   errors.As(err, &refuses) || errors.As(err, &refused) && !refused.Code.passes(),
+		final:   errors.As(err, &refuses) || errors.As(err, &refused) && (!refused.Code.passes() || p.untold && refused.Code == CodeDisconnected),
+		untold:  l.untold,
 		stalled: errors.Is(err, errStalled) || errors.Is(err, os.ErrDeadlineExceeded), now: time.Now(),
 	})
 	v.broadcast()

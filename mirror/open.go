@@ -325,7 +325,7 @@ func (v *Volume) Close(ctx context.Context) error {
 	v.mu.Lock()
 	v.closing = true
 	for _, p := range v.peers {
-		p.want = false
+		p.standAlone()
 		p.closeLink(CodeShutdown, "the daemon is stopping")
 	}
 	v.broadcast()

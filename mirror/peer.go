@@ -65,7 +65,7 @@ func (p *peer) dialLoop() {
 func (p *peer) wanted() bool {
 	p.v.mu.Lock()
 	defer p.v.mu.Unlock()
-	return p.want && !p.v.closing && p.v.failure == nil
+	return (p.want || p.untold) && !p.v.closing && p.v.failure == nil
 }
 
 // dialOnce connects and stays until the connection ends; again asks for the
@@ -104,6 +104,9 @@ func (p *peer) note(problem string) {
 }
 
 func (p *peer) noteLocked(problem string) {
+	if p.untold { // why it is StandAlone is what counts
+		return
+	}
 	if p.problem != problem && problem != "" {
 		p.v.log.Warn("peer: "+problem, "peer", p.node)
 	}
@@ -158,7 +161,7 @@ func (v *Volume) Connect(node string) error {
 
 // wantAgain has the peer connected again. v.mu is held.
 func (p *peer) wantAgain() {
-	p.want, p.refused = true, false
+	p.want, p.refused, p.untold = true, false, false
 	kick(p.wake)
 }
 
@@ -170,7 +173,8 @@ func (v *Volume) Disconnect(node string) error {
 		return err
 	}
 	return v.eachPeer(node, func(p *peer) {
-		p.want, p.refused, p.keep = false, false, nil
+		p.standAlone()
+		p.keep = nil
 		p.closeLink(CodeDisconnected, fmt.Sprintf("disconnected by the operator of node %q", v.opts.Node))
 		p.removeAt = time.Now()
 		kick(v.watchKick)

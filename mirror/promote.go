@@ -38,7 +38,9 @@ func (e *UnsafePromotionError) Error() string {
 //
 // Without Force it returns an *UnsafePromotionError unless every configured
 // replica is connected and none is ahead, or those that are absent are excluded
-// by this replica's own superblock.
+// by this replica's own superblock; and unless those that are relied on agree,
+// within PeerTimeout. Of two that are promoted at the same moment each may refuse
+// the other.
 //
 // If ctx ends first the error says what the volume waits for; it stays Primary
 // and serves as soon as it can.
@@ -83,19 +85,25 @@ func (v *Volume) canRollBack() bool {
 }
 
 // awaitSafe gives a peer that was demoted just now the moment in which it
-// connects again, so that a promotion may follow at once.
+// connects again, so that a promotion may follow at once, and a handshake that is
+// under way the time to end.
 func (v *Volume) awaitSafe(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, v.opts.PeerTimeout/4)
+	ctx, cancel := context.WithTimeout(ctx, v.opts.PeerTimeout)
 	defer cancel()
+	soon, cancelSoon := context.WithTimeout(ctx, v.opts.PeerTimeout/4)
+	defer cancelSoon()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	_ = v.await(ctx, func() (bool, error) { // whatever is still unsafe, Promote says
-		return v.role == Primary || v.failure != nil || v.judgePromotion(false, false) == nil, nil
-	})
+	settled := func() bool { // whatever is still unsafe, Promote says
+		return v.role == Primary || v.failure != nil || v.judgePromotion(false, false) == nil
+	}
+	_ = v.await(soon, func() (bool, error) { return settled(), nil })
+	_ = v.await(ctx, func() (bool, error) { return settled() || !v.shakesHands(), nil })
 }
 
-// awaitPrimaryGone gives a connection to a Primary that may have just died the
-// time to end: a live one is not overridden, not even by force.
+// awaitPrimaryGone gives a connection to a Primary that may have just died, or to a
+// peer that is about to be one, the time to end: a live one is not overridden, not
+// even by force.
 func (v *Volume) awaitPrimaryGone(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, v.opts.PeerTimeout*5/4)
 	defer cancel()
@@ -103,7 +111,7 @@ func (v *Volume) awaitPrimaryGone(ctx context.Context) {
 	defer v.mu.Unlock()
 	_ = v.await(ctx, func() (bool, error) {
 		for _, p := range v.peers {
-			if p.link != nil && p.link.met && p.link.theirs.Role == Primary {
+			if m := p.with; m != nil && m.met && (m.theirs.Role == Primary || m.promised) {
 				return false, nil
 			}
 		}

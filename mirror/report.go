@@ -68,7 +68,7 @@ func (p *peer) status() PeerStatus {
 	}
 	l := p.link
 	switch {
-	case l == nil && !p.want:
+	case !p.want && (l == nil || !l.met):
 		s.Connection = StandAlone
 	case l != nil && l.met:
 		s.Connection = Connected

@@ -28,6 +28,7 @@ type gate struct {
 	way  []func()
 	raw  []net.Conn
 	sent atomic.Int64 // bytes, held or not
+	at   FrameType    // the next write that begins with such a frame is held, and what follows
 }
 
 func (r *rig) gate(from, to string) *gate { return r.gates[[2]string{from, to}] }
@@ -36,6 +37,21 @@ func (g *gate) hold() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.held = true
+}
+
+// holdAt holds from the next frame of a type on.
+func (g *gate) holdAt(t FrameType) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.at = t
+}
+
+func (g *gate) look(p []byte) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.at != 0 && FrameType(p[0]) == g.at {
+		g.held, g.at = true, 0
+	}
 }
 
 // open delivers what was held, in order.
@@ -98,6 +114,7 @@ func (c *gatedConn) Write(p []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	c.gate.sent.Add(int64(len(p)))
+	c.gate.look(p)
 	if c.gate.pass(c.Conn, func() func() {
 		later := bytes.Clone(p)
 		return func() { _, _ = c.Conn.Write(later) }

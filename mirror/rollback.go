@@ -134,7 +134,8 @@ func (v *Volume) closeLinks() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, p := range v.peers {
-		p.want, p.problem = false, rolledBack
+		p.standAlone()
+		p.problem = rolledBack
 		p.closeLink(CodeDisconnected, "this replica is being rolled back")
 	}
 }

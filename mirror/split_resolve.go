@@ -152,9 +152,9 @@ func (v *Volume) ResolveSplit(ctx context.Context, o ResolveOptions) (SplitPlan,
 		word.keep, word.end = plan.Keep, d.History.Position(d.End)
 	}
 	word.discard = o.DiscardLosingWrites
-	p.keep, p.want = word, true
+	p.keep = word
 	p.closeLink(CodeBusy, "an operator resolves the split-brain")
-	kick(p.wake)
+	p.wantAgain()
 	v.broadcast()
 	v.log.Warn("an operator resolves the split-brain", "keep", plan.Keep, "loses", plan.Lost.Node, "writes", plan.Lost.Writes)
 	return plan, nil

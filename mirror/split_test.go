@@ -101,6 +101,43 @@ func (s *SplitSide) is(t *testing.T, who string, w *splitWriter) {
 	}
 }
 
+// Each has told the other what it wrote, and the connection breaks before one of them
+// has heard it: that one is met again, by a peer that is StandAlone by then.
+func TestSplitBrainIsToldTwice(t *testing.T) {
+	for _, to := range []string{"a", "b"} {
+		t.Run("unheard by "+to, func(t *testing.T) {
+			r, a, b := parted(t, nil)
+			from := a
+			if to == "a" {
+				from = b
+			}
+			g := r.gate(from.name, to)
+			g.holdAt(FrameSplit)
+			a.heal()
+			r.eventually(from.name+" is StandAlone", func() bool {
+				p := from.peer(to)
+				return p.Connection == StandAlone && p.SplitBrain != nil
+			})
+			if p := r.node(to).peer(from.name); p.Connection == StandAlone {
+				t.Fatalf("%s heard of it: %+v", to, p)
+			}
+			g.drop()
+			for _, pair := range [][2]*rigNode{{a, b}, {b, a}} {
+				r.eventually(pair[0].name+" knows", func() bool {
+					p := pair[0].peer(pair[1].name)
+					return p.Connection == StandAlone && pair[0].split().Theirs.Accuracy == RangesExact
+				})
+			}
+			v := from.vol // and it is left at that
+			r.eventually("both know that both know", func() bool {
+				v.mu.Lock()
+				defer v.mu.Unlock()
+				return !v.peers[to].untold
+			})
+		})
+	}
+}
+
 // Both nodes say the same of both sides, exactly, and when and how they parted.
 func TestSplitBrainIsMeasured(t *testing.T) {
 	rng := seed(t)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -458,6 +459,95 @@ func TestTrace10c(t *testing.T) {
 	a.heal()
 	r.members()
 	r.inSync("a", "b")
+}
+
+// Without the rule each of two nodes that are cut off from each other, and do not know
+// it yet, is promoted without force: each relies on the other's connection, waits for it
+// in vain, and goes on without it.
+func TestTrace10e(t *testing.T) {
+	for _, volume := range []string{"new", "used"} {
+		for _, cut := range []string{"both ways", "to a", "to b"} {
+			t.Run(volume+", cut "+cut, func(t *testing.T) {
+				t.Parallel()
+				r := newFakeRig(t, nil, "a", "b")
+				a, b := r.node("a"), r.node("b")
+				r.meet()
+				if volume == "used" {
+					a.promote(false)
+					r.members()
+					a.demote()
+				}
+				r.idle()
+				if cut != "to b" {
+					r.gate("b", "a").hold()
+				}
+				if cut != "to a" {
+					r.gate("a", "b").hold()
+				}
+				errs := make(chan error, 2)
+				for _, n := range []*rigNode{b, a} {
+					go func() { errs <- n.vol.Promote(context.Background(), PromoteOptions{}) }()
+				}
+				for range 2 {
+					var unsafe *UnsafePromotionError
+					if err := <-errs; !errors.As(err, &unsafe) {
+						t.Errorf("promoted without force, %v\n%s", err, r.describe())
+					}
+				}
+				r.gate("a", "b").drop()
+				r.gate("b", "a").drop()
+				r.idle()
+				b.promote(false)
+				r.inSync("b", "a")
+			})
+		}
+	}
+}
+
+// Whoever agreed that the other be promoted is not promoted itself, not even by force,
+// for as long as the other may be alive; and when it has died, by force.
+func TestVoteIsKept(t *testing.T) {
+	r := newFakeRig(t, nil, "a", "b")
+	a, b := r.node("a"), r.node("b")
+	r.meet()
+	r.idle()
+	r.gate("a", "b").holdAt(FrameVote) // b asks for a vote that does not come
+	promoted := make(chan error, 1)
+	go func() { promoted <- b.vol.Promote(context.Background(), PromoteOptions{}) }()
+	r.eventually("a has agreed", func() bool {
+		a.vol.mu.Lock()
+		defer a.vol.mu.Unlock()
+		p := a.vol.peers["b"]
+		return p.with != nil && p.with.promised
+	})
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Millisecond)
+	defer cancel()
+	for _, force := range []bool{false, true} {
+		var unsafe *UnsafePromotionError
+		if err := a.vol.Promote(ctx, PromoteOptions{Force: force}); !errors.As(err, &unsafe) || !unsafe.Hopeless {
+			t.Fatalf("a is promoted after it agreed to b (by force: %v): %v", force, err)
+		}
+	}
+	b.kill()
+	<-promoted
+	r.gate("a", "b").drop()
+	a.promote(true)
+}
+
+// idle waits until every two nodes, all Secondary, are through with their handshake.
+func (r *rig) idle() {
+	r.t.Helper()
+	r.eventually("they are connected", func() bool {
+		for _, n := range r.nodes {
+			n.vol.mu.Lock()
+			busy := n.vol.shakesHands() || slices.ContainsFunc(n.vol.others, func(p *peerState) bool { return p.with == nil })
+			n.vol.mu.Unlock()
+			if busy {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // nobody is a network without anybody.

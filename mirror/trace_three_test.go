@@ -133,6 +133,7 @@ func TestTrace11g(t *testing.T) {
 			p := a.vol.joiner
 			return p != nil && p.with != nil && p.with.joinReady >= a.vol.joinLSN
 		})
+		r.gate("b", "c").hold() // nor does c hear it of b
 		b.start()
 		joins.wait(t)
 		r.gate("a", "c").hold()
@@ -142,6 +143,7 @@ func TestTrace11g(t *testing.T) {
 		if set := c.recorded(); len(set) != 2 {
 			t.Fatalf("c has recorded %v", set)
 		}
+		r.gate("b", "c").drop()
 		w.s.Close()
 		a.sigkill() // before it can drop anybody
 		b.isolate()

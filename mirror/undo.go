@@ -202,7 +202,8 @@ func (v *Volume) haltResync(sentence string) {
 	defer v.mu.Unlock()
 	for _, p := range v.peers {
 		if l := p.link; l != nil && l.target.resync != nil {
-			p.want, p.problem = false, sentence
+			p.standAlone()
+			p.problem = sentence
 			p.closeLink(CodeDisconnected, sentence)
 		}
 	}

@@ -55,6 +55,8 @@ const (
 	FrameChecksumRequest // from here on of version 2
 	FrameChecksums
 	FrameResyncPause
+	FramePrepare // from here on of version 4
+	FrameVote
 )
 
 // frameKinds says of each type its name, the most bytes of its body, and how
@@ -86,6 +88,8 @@ var frameKinds = [...]struct {
 	FrameChecksumRequest: {name: "ChecksumRequest", limit: 28},
 	FrameChecksums:       {name: "Checksums", limit: 8 + 2 + maxCompareBlocks*checksumSize},
 	FrameResyncPause:     {name: "ResyncPause", limit: 1},
+	FramePrepare:         {name: "Prepare"},
+	FrameVote:            {name: "Vote", limit: maxNotice},
 }
 
 // String is the type's name.
@@ -100,7 +104,10 @@ func (t FrameType) known() bool { return t >= FrameHello && int(t) < len(frameKi
 
 // since is the protocol version that the type came with.
 func (t FrameType) since() uint16 {
-	if t >= FrameChecksumRequest {
+	switch {
+	case t >= FramePrepare:
+		return 4
+	case t >= FrameChecksumRequest:
 		return 2
 	}
 	return 1
@@ -110,7 +117,7 @@ func (t FrameType) since() uint16 {
 // say why; the connection is of no further use.
 var ErrFrame = errors.New("invalid frame from peer")
 
-// A Message is the body of a frame. The types are Hello to SplitFrame; of
+// A Message is the body of a frame. The types are Hello to Vote; of
 // Records, Block and ReadReply it is what comes before their payloads.
 type Message interface {
 	FrameType() FrameType

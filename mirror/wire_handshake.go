@@ -226,16 +226,24 @@ func (m *Refuse) Decode(body []byte) error {
 func (m *Refuse) Error() string { return fmt.Sprintf("the peer refuses (%v): %s", m.Code, m.Sentence) }
 
 func appendNotice(dst []byte, c Code, sentence string) []byte {
+	return appendSentence(append(dst, byte(c)), sentence)
+}
+
+func appendSentence(dst []byte, sentence string) []byte {
 	sentence = sentence[:min(len(sentence), maxSentence)]
-	dst = le.AppendUint16(append(dst, byte(c)), uint16(len(sentence)))
-	return append(dst, sentence...)
+	return append(le.AppendUint16(dst, uint16(len(sentence))), sentence...)
 }
 
 // notice accepts codes of newer programs: the sentence says enough.
 func (r *fieldReader) notice() (Code, string) {
-	code, n := Code(r.u8()), int(r.u16())
+	code := Code(r.u8())
+	return code, r.sentence()
+}
+
+func (r *fieldReader) sentence() string {
+	n := int(r.u16())
 	if n > maxSentence {
 		r.fail("a sentence of %d bytes, the limit is %d", n, maxSentence)
 	}
-	return code, string(r.take(n))
+	return string(r.take(n))
 }

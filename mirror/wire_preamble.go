@@ -11,7 +11,7 @@ import (
 // The peer protocol's versions that this program speaks.
 const (
 	ProtocolVersionMin = 1
-	ProtocolVersionMax = 3
+	ProtocolVersionMax = 4
 )
 
 // A Preamble is the first thing that a dialler sends:

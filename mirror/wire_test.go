@@ -51,6 +51,8 @@ func sampleMessages() []Message {
 		&ChecksumRequest{Key: ID{7, 8}, Offset: 1 << 20, Length: 8192},
 		&Checksums{Offset: 1 << 20, Sums: []checksum{{1, 2}, {3}}},
 		&ResyncPause{Paused: true},
+		&Prepare{},
+		&Vote{Yes: true, Sentence: "why not"},
 	}
 }
 
@@ -499,18 +501,18 @@ func readBlock(r *FrameReader) (*block.Buffer, error) {
 }
 
 func TestPreamble(t *testing.T) {
-	want := Preamble{Min: 1, Max: 3, Nonce: ID{5}, Volume: "vol", Node: "a"}
+	want := Preamble{Min: 1, Max: 4, Nonce: ID{5}, Volume: "vol", Node: "a"}
 	var b bytes.Buffer
 	if err := WritePreamble(&b, want); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "preamble-v3", b.Bytes())
-	for older := uint16(1); older < 3; older++ {
+	golden(t, "preamble-v4", b.Bytes())
+	for older := uint16(1); older < 4; older++ {
 		golden(t, fmt.Sprintf("preamble-v%d", older), (&Preamble{Min: 1, Max: older, Nonce: ID{5}, Volume: "vol", Node: "a"}).encode())
 	}
 	sent := b.Bytes()
 	got, version, err := ReadPreamble(bytes.NewReader(sent))
-	if err != nil || version != 3 || got != want {
+	if err != nil || version != 4 || got != want {
 		t.Fatalf("%+v, version %d, %v", got, version, err)
 	}
 	var wrong *VersionError
@@ -528,10 +530,10 @@ func TestPreamble(t *testing.T) {
 		least, greatest, want uint16
 		says                  string
 	}{
-		{1, 9, 3, ""},
+		{1, 9, 4, ""},
 		{1, 1, 1, ""},
 		{2, 2, 2, ""},
-		{4, 5, 0, "upgrade this node"},
+		{5, 6, 0, "upgrade this node"},
 		{0, 0, 0, "upgrade the peer"},
 		{5, 1, 0, "versions 5 to 1"},
 	} {

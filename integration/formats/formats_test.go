@@ -371,7 +371,10 @@ func TestFrames(t *testing.T) {
 	for _, m := range types {
 		number, _ := strconv.ParseUint(m[1], 10, 8)
 		version := 1
-		if number >= 20 {
+		switch {
+		case number >= 23:
+			version = 4
+		case number >= 20:
 			version = 2
 		}
 		name := fmt.Sprintf("mirror/testdata/frame-v%d-%s.bin", version, strings.ToLower(m[2]))
@@ -397,7 +400,7 @@ func TestFrames(t *testing.T) {
 }
 
 func TestPreamble(t *testing.T) {
-	for version := uint64(1); version <= 3; version++ {
+	for version := uint64(1); version <= 4; version++ {
 		name := fmt.Sprintf("mirror/testdata/preamble-v%d.bin", version)
 		v := vector(t, name)
 		found := decode(t, "### Preamble", v, 0)
