@@ -69,6 +69,7 @@
 //	link: answerer, one a    reading for a diskless Primary       link.server
 //	  read
 //	link: measurer, once     what we have in a split-brain        its end is waited for
+//	endUndo's, once          the removal of an undo's file        Volume.undoFile
 //	eventLoop                Hooks.Event, in order                emit
 //	a turn's own, once       the diskless Primary's generation,   Volume.change
 //	                         or that of a newer epoch (drive.go)
@@ -76,6 +77,7 @@
 // Every one ends before Close returns. Locks are taken in this order:
 //
 //	Volume.change              changes of role and in-sync set
+//	  Volume.undoFile          the file of an undo (undo.go)
 //	  Volume.imageEnd          the end of an image (image.go)
 //	  Volume.tail              the checkpoint and the journal's tail
 //	    Volume.apply           records on their way to the store

@@ -57,6 +57,8 @@ func (v *Volume) beginUndo(base LSN) (ID, error) {
 	v.mu.Lock()
 	note := undoNote{v.super.History.Position(base), crc}
 	v.mu.Unlock()
+	v.undoFile.Lock()
+	defer v.undoFile.Unlock()
 	if old := v.swapUndo(nil); old != nil { // of a resync that did not come to begin
 		_ = old.Close()
 	}
@@ -209,16 +211,22 @@ func (v *Volume) haltResync(sentence string) {
 	}
 }
 
-// endUndo removes the undo once the superblock does not name it any more.
+// endUndo removes the undo once the superblock does not name it any more. Nobody waits
+// until it is removed, which takes long where it is large: neither the Primary, to which
+// the replica has to say that it may join, nor an acknowledgement.
 func (v *Volume) endUndo() {
 	s := v.swapUndo(nil)
 	v.undoProblem.Store(nil)
 	if s == nil {
 		return
 	}
-	if err := s.Discard(); err != nil {
-		v.log.Warn("the undo of the resync could not be removed; the next start does", "error", err)
-	}
+	v.undoFile.Lock()
+	v.wg.Go(func() {
+		defer v.undoFile.Unlock()
+		if err := s.Discard(); err != nil {
+			v.log.Warn("the undo of the resync could not be removed; the next start does", "error", err)
+		}
+	})
 }
 
 // undoStatus: v.mu is held.

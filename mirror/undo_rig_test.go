@@ -168,6 +168,12 @@ func (u *undoRig) comesBack() {
 	}
 	u.members()
 	u.inSync("a", "b")
+	u.undoGone()
+}
+
+// undoGone waits until nothing is left of the undo.
+func (u *undoRig) undoGone() {
+	u.t.Helper()
 	u.eventually("the undo is gone", func() bool {
 		f, err := u.b.fake.Open(undoName)
 		if err == nil {

@@ -408,6 +408,39 @@ func TestUndoIsTurnedOff(t *testing.T) {
 	u.inSync("a", "b")
 }
 
+// The file of an undo that is over is removed beside the session: the replica is a
+// member, and its acknowledgements count, while the removal takes its time. And nobody
+// makes the next undo, of the same name, meanwhile.
+func TestUndoIsRemovedAside(t *testing.T) {
+	fewHeld(t)
+	rng := seed(t)
+	u := newUndoRig(t, rng, slowResync)
+	u.b.fake.OnOp(func(op fakedisk.Op, name string) error {
+		if v := u.b.vol; op == fakedisk.OpCreate && name == undoName+".new" && v.undoFile.TryLock() {
+			v.undoFile.Unlock()
+			t.Error("an undo is made, and nothing keeps the removal of the one before away from its file")
+		}
+		return nil
+	})
+	u.b.start()
+	u.resyncing()
+	s := u.b.stallAt(fakedisk.OpRemove, undoName, nil)
+	u.members()
+	s.wait(t)
+	u.c.write(0, randomly(rng, rigBlock))
+	u.c.flush()
+	if s := u.a.vol.Status(); len(s.InSync) != 2 {
+		t.Errorf("the in-sync set is %v once a flush was answered", s.InSync)
+	}
+	if v := u.b.vol; v.undoFile.TryLock() {
+		v.undoFile.Unlock()
+		t.Error("the file is being removed, and another could be made")
+	}
+	s.letGo()
+	u.inSync("a", "b")
+	u.undoGone()
+}
+
 // TestResyncPauses when what it overwrites cannot be kept: nothing is lost, and it
 // goes on under a higher limit.
 func TestResyncPauses(t *testing.T) {

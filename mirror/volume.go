@@ -78,7 +78,9 @@ type Volume struct {
 
 	// keepers keep what is overwritten in the store, nil if nothing does (keepers.go).
 	// keepMu is held while they change. undoProblem is why a resync is paused: what it
-	// overwrites cannot be kept.
+	// overwrites cannot be kept. undoFile is held while the file of an undo is made or
+	// removed, for all have one name. Taken before apply.
+	undoFile    sync.Mutex
 	keepers     atomic.Pointer[keepers]
 	keepMu      sync.Mutex
 	undoProblem atomic.Pointer[string]
