@@ -32,7 +32,7 @@ func TestPeerOfAnotherProtocolVersion(t *testing.T) {
 	}
 	_ = c.SetReadDeadline(time.Now().Add(harness.Patience))
 	said, err := io.ReadAll(c)
-	if want := "the peer speaks protocol versions 7 to 9, this node 1 to 3"; !strings.Contains(string(said), want) {
+	if want := "the peer speaks protocol versions 7 to 9, this node 1 to 4"; !strings.Contains(string(said), want) {
 		t.Errorf("the peer was told %q (%v), want %q", said, err, want)
 	}
 	if !p.Status(p.Alpha).InSync() {
