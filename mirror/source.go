@@ -494,16 +494,17 @@ func (l *link) mayJoin(now time.Time) bool {
 		l.peer.lag.mayJoin(now)
 }
 
-// tryJoin joins, and has a peer that could not wait longer before it tries
-// again (1b).
+// tryJoin joins, and has a peer that could not wait before it tries again: longer each
+// time (1b), unless the failure was not the peer's.
 func (l *link) tryJoin() error {
 	v, p := l.v, l.peer
 	err := v.join(l)
 	if err == nil {
 		return nil
 	}
+	var notThePeer *notThePeer
 	v.mu.Lock()
-	p.lag.fail(time.Now())
+	p.lag.fail(time.Now(), !errors.As(err, &notThePeer))
 	v.mu.Unlock()
 	return fmt.Errorf("node %q could not join the in-sync set: %w", p.node, err)
 }
