@@ -104,6 +104,8 @@
 //
 // Without a Coordinator roles are set by hand, and two nodes may both be forced
 // to be Primary: that is detected and refused, not prevented. A read on a
-// Primary that was cut off and replaced by force may be old. Peers are not
-// authenticated: connect them over a network that nobody else is on.
+// Primary that was cut off and replaced by force may be old. Peers are believed
+// to be who they say. The [Dialer], and whoever calls [Volume.Accept], have them
+// prove it (with crypto/tls, say: Preamble.Node is the name to be proved), or the
+// network is one that nobody else is on.
 package mirror

@@ -295,10 +295,25 @@ func (l *link) writeBuffers(bufs net.Buffers) error {
 		return l.ended
 	}
 	_ = l.conn.SetWriteDeadline(time.Now().Add(l.v.opts.PeerTimeout))
-	if _, err := bufs.WriteTo(l.conn); err != nil {
+	if err := l.writePieces(bufs); err != nil {
 		return fmt.Errorf("send to %q: %w", l.peer.node, err)
 	}
 	return nil
+}
+
+// writePieces sends the pieces of one frame, without copying them where that can be: a
+// connection that is wrapped, in TLS say, would make a packet of each.
+func (l *link) writePieces(bufs net.Buffers) error {
+	if l.out == nil {
+		_, err := bufs.WriteTo(l.conn)
+		return err
+	}
+	for _, b := range bufs {
+		if _, err := l.out.Write(b); err != nil {
+			return err
+		}
+	}
+	return l.out.Flush()
 }
 
 // say sends what belongs behind the records: the wish for a sync, the recorded
