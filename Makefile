@@ -33,7 +33,7 @@ endif
 export CGO_ENABLED := 0
 race: export CGO_ENABLED := 1
 
-.PHONY: help build test lint unit race plain crash kill p3 sim sim-long fuzz integration p8 lab demo bench bench-storage bench-replication bench-lab cover vuln clean tools
+.PHONY: help build test lint unit race plain adapters crash kill p3 sim sim-long fuzz integration p8 lab demo bench bench-storage bench-replication bench-lab cover vuln clean tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -43,7 +43,7 @@ build: ## the static binary, bin/lockstep
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lockstep ./cmd/lockstep
 
 test: ## everything that CI runs (about 25 minutes on 2 cores); FUZZTIME=2s
-	@$(if $(filter file,$(origin FUZZTIME)),FUZZTIME=2s) scripts/test tools build lint race plain crash fuzz integration lab
+	@$(if $(filter file,$(origin FUZZTIME)),FUZZTIME=2s) scripts/test tools build lint race plain adapters crash fuzz integration lab
 
 tools: ## install what the tests call and is missing (as root on Debian)
 	@scripts/install-tools test lab
@@ -62,6 +62,11 @@ race: ## all Go tests under the race detector, a few crash rounds included
 
 plain: ## what the race detector hides (allocations) or only slows (tables)
 	$(GO) test -count=1 -run 'Alloc|CoreWalk|HistoryTellsAll|SuperblockDamage|EraseJournalAcrossCrashes|ResolveSplitBrain|P4PowerLoss' ./...
+
+# Without the race detector, which finds gotgt's own.
+adapters: ## the adapters to other servers, a module of their own
+	$(GO) -C adapters vet ./...
+	$(GO) -C adapters test -count=1 ./...
 
 crash: ## crash states of journal, bitmaps, snapshots, superblock, volume; STATES=120000, SEED=
 	@scripts/crash $(STATES)
