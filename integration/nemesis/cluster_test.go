@@ -39,6 +39,7 @@ type cluster struct {
 	relays [3][3]*wire.Relay // from who dials, to whom; nil on the diagonal
 	dead   [3]bool           // killed
 	frozen [3]bool           // stopped
+	forces struct{ whole, lossy, refused int }
 	counts
 	values atomic.Uint64 // that were written, each once
 

@@ -32,7 +32,8 @@ var faults = []fault{
 	{"disconnect", 6, (*round).disconnectOne},
 	{"connect", 4, (*round).connectOne},
 	{"switch-over", 6, (*round).switchOver},
-	{"force", 16, (*round).forceOne},
+	{"force", 12, (*round).forceOne},
+	{"force of one left behind", 8, (*round).forceLeftBehind},
 }
 
 // draw is a fault by its weight.
@@ -236,10 +237,29 @@ func (r *round) switchOver() {
 	r.operate(to, "promote", harness.Volume, "--wait", "1s")
 }
 
-// forceOne fails over by force, as docs/operations.md says: clients are kept off
-// everybody else first.
+// forceOne fails over to anybody.
 func (r *round) forceOne() {
 	to, kill := r.rng.IntN(3), r.chance(2)
+	r.force(to, kill)
+}
+
+// forceLeftBehind fails over to a node that was cut off while the others went on.
+func (r *round) forceLeftBehind() {
+	to, kill := r.rng.IntN(3), r.chance(2)
+	for i := range names {
+		if i != to {
+			r.held[to][i], r.held[i][to] = true, true
+			r.c.hold(to, i, &r.held)
+		}
+	}
+	r.event("hold back what goes from %s, and to it", names[to])
+	r.pause(peerTimeout, 3*peerTimeout)
+	r.force(to, kill)
+}
+
+// force fails over by force, as docs/operations.md says: clients are kept off
+// everybody else first, and half of the time the Primary is killed.
+func (r *round) force(to int, kill bool) {
 	r.operators.Wait() // a promotion that is under way elsewhere would be one more Primary
 	p := r.c.primary()
 	if !r.c.answers(to) || p == to {
@@ -268,6 +288,14 @@ func (r *round) forceOne() {
 	call := r.h.now()
 	err = r.c.command(to, "promote", harness.Volume, "--force")
 	r.event("%s$ promote --force: %s", names[to], orDone(err))
+	switch {
+	case err != nil:
+		r.c.forces.refused++
+	case whole:
+		r.c.forces.whole++
+	default:
+		r.c.forces.lossy++
+	}
 	if !whole {
 		r.h.addForce(names[to], call, r.h.now())
 	}

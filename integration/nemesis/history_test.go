@@ -140,6 +140,7 @@ func register(initial uint64, forced bool) porcupine.Model {
 func (h *history) judge(limit time.Duration) []error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	const most = 3 // histories that are printed
 	var errs []error
 	for block, ops := range h.ops {
 		history := make([]porcupine.Operation, len(ops))
@@ -148,6 +149,10 @@ func (h *history) judge(limit time.Duration) []error {
 		}
 		switch porcupine.CheckOperationsTimeout(register(h.initial[block], h.forces > 0), history, limit) {
 		case porcupine.Illegal:
+			if len(errs) >= most {
+				errs = append(errs, fmt.Errorf("block %d: its history is not linearizable%s", block, h.lostWrite(ops)))
+				continue
+			}
 			errs = append(errs, fmt.Errorf("block %d: its history is not linearizable%s; it began with %d:\n%s",
 				block, h.lostWrite(ops), h.initial[block], list(ops)))
 		case porcupine.Unknown:
