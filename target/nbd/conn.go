@@ -12,6 +12,7 @@ import (
 
 	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/target"
+	"github.com/lockstep-storage/lockstep/target/internal/stream"
 )
 
 const (
@@ -32,8 +33,8 @@ const (
 // A conn is one client's connection, from accept to close.
 type conn struct {
 	srv     *Server
-	nc      net.Conn // during the handshake
-	sock    stream   // during transmission; then nc is closed
+	nc      net.Conn      // during the handshake
+	sock    stream.Stream // during transmission; then nc is closed
 	log     *slog.Logger
 	session *target.Session
 	sparse  block.Sparse // the session, if it knows of holes
@@ -108,7 +109,7 @@ func (c *conn) serve(ctx context.Context) {
 	c.reads.stop()
 	c.stopWriter()
 	c.goroutines.Wait()
-	c.sock.close()
+	c.sock.Close()
 }
 
 func (c *conn) shakeHands(ctx context.Context) error {
@@ -137,13 +138,13 @@ func (c *conn) startTransmission() error {
 	if c.hungUp {
 		return errHungUp
 	}
-	sock, err := openStream(c.nc, c.srv.opt.ProgressTimeout)
+	sock, err := stream.Open(c.nc, c.srv.opt.ProgressTimeout)
 	if err != nil {
 		return err
 	}
 	c.sock, c.started = sock, true
 	if c.stopping != nil { // stop knew only of nc
-		sock.stopReading()
+		sock.StopReading()
 	}
 	c.in = make([]byte, readBufferSize)
 	c.batch = make([]*block.Request, 0, c.srv.opt.MaxRequests)
@@ -188,7 +189,7 @@ func (c *conn) stop(reason error) {
 	}
 	c.stopping = reason
 	if c.started {
-		c.sock.stopReading()
+		c.sock.StopReading()
 	} else {
 		c.nc.SetReadDeadline(time.Unix(1, 0))
 	}
@@ -208,7 +209,7 @@ func (c *conn) hangUp() {
 	c.room.Broadcast()
 	c.cancel()
 	if c.started {
-		c.sock.hangUp()
+		c.sock.HangUp()
 	} else {
 		c.nc.Close()
 	}
