@@ -38,6 +38,7 @@ type Config struct {
 // NBDConfig says where volumes are exported.
 type NBDConfig struct {
 	Listen []Address
+	TLS    NBDTLS
 }
 
 // PeerConfig says where the other nodes reach this one, and how they are known.

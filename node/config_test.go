@@ -128,6 +128,8 @@ func TestConfigErrors(t *testing.T) {
 	files := madeKeys(t, "alpha", "beta")
 	f := files["alpha"]
 	alpha := fmt.Sprintf("{ca: %s, cert: %s, key: %s}\nnode: alpha", f.CA, f.Cert, f.Key)
+	nbdFiles := strings.TrimPrefix(alpha, "{")
+	client := madeClientKeys(t, t.TempDir(), "ann")["ann"]
 	other := func(name string, mode os.FileMode, text []byte) string {
 		path := filepath.Join(t.TempDir(), name)
 		if err := os.WriteFile(path, text, mode); err != nil {
@@ -185,6 +187,19 @@ func TestConfigErrors(t *testing.T) {
 		{"another's certificate", tlsConfig(f.CA, files["beta"].Cert, files["beta"].Key), `f:5: peer.tls.cert: ` + files["beta"].Cert + `: the certificate is for ["beta"], and this node is "alpha": make one with ` + "`lockstep keys alpha`"},
 		{"a node for a CA", tlsConfig(f.Cert, f.Cert, f.Key), `f:4: peer.tls.ca: ` + f.Cert + `: the certificate of ["alpha"] is none of a CA`},
 		{"another CA", tlsConfig(madeKeys(t, "alpha")["alpha"].CA, f.Cert, f.Key), "f:5: peer.tls.cert: " + f.Cert + ": no peer would believe it, by the CA in "},
+		{"NBD over TLS without keys", "nbd:\n  tls: {mode: required, key: /y}", "f:2: nbd.tls has no cert: it needs cert and key"},
+		{"NBD TLS mode", "nbd:\n  tls: {mode: require, " + nbdFiles, `f:2: nbd.tls.mode: "require" is not one of off, optional, required (did you mean "required"?)`},
+		{"unknown key of NBD's TLS", "nbd:\n  tls: {client: {}, " + nbdFiles, `f:2: unknown key "nbd.tls.client" (did you mean "clients"?)`},
+		{"clients without a CA", "nbd:\n  tls:\n    clients: {ann: [data]}\n    cert: " + f.Cert + "\n    key: " + f.Key, "f:3: nbd.tls.clients needs nbd.tls.ca"},
+		{"clients of whom some need no TLS", "nbd:\n  tls:\n    clients: {ann: [data]}\n    <<<\n    mode: optional", "f:3: nbd.tls.clients says what each client may open, but with nbd.tls.mode: optional"},
+		{"a client of nothing", "nbd:\n  tls:\n    clients: {ann: }\n    <<<", `f:3: client "ann" has no volumes`},
+		{"a client's name", "nbd:\n  tls:\n    clients: {a/b: data}\n    <<<", `f:3: "a/b" can't name a client`},
+		{"a client's volume", "nbd:\n  tls:\n    clients:\n      ann:\n        - data\n        - data@alpha\n    <<<", `f:6: client "ann": "data@alpha" can't name a volume`},
+		{"relative key of NBD", "nbd:\n  tls:\n    cert: /x\n    key: y", `f:4: nbd.tls.key: "y" is no absolute path`},
+		{"missing CA of NBD", "nbd:\n  tls:\n    ca: /no/ca\n    cert: " + f.Cert + "\n    key: " + f.Key, "f:3: nbd.tls.ca: /no/ca: no such file or directory"},
+		{"NBD key that others may read", "nbd:\n  tls:\n    cert: " + f.Cert + "\n    key: " + open, "f:4: nbd.tls.key: " + open + ": others than its owner may use this key"},
+		{"another's key for NBD", "nbd:\n  tls:\n    cert: " + f.Cert + "\n    key: " + files["beta"].Key, "f:4: nbd.tls.key: " + files["beta"].Key + ": it is not the key of the certificate"},
+		{"a client's certificate for NBD", "nbd:\n  tls:\n    cert: " + client.Cert + "\n    key: " + client.Key, "f:3: nbd.tls.cert: " + client.Cert + ": the certificate is not for a server"},
 		{"boolean of a volume", "volumes:\n  data:\n    direct: maybe", `f:3: "maybe" is neither true nor false`},
 		{"boolean", "peer: {allow-plaintext: maybe}", `f:1: "maybe" is neither true nor false`},
 		{"node without address", "nodes: {beta: }", `f:1: node "beta" has no address`},
@@ -214,7 +229,8 @@ func TestConfigErrors(t *testing.T) {
 		{"log level", "log: {level: loud}", `f:1: log.level is "loud": write debug, info, warn or error`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := ParseConfig([]byte(tc.text), "f")
+			text := strings.Replace(tc.text, "<<<", fmt.Sprintf("ca: %s\n    cert: %s\n    key: %s", f.CA, f.Cert, f.Key), 1)
+			_, err := ParseConfig([]byte(text), "f")
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got:  %v\nwant: %s", err, tc.want)
 			}

@@ -93,14 +93,17 @@ func (p *configParser) sections() fields {
 			p.adminSet = true
 			p.socket(&c.Admin)(v)
 		},
-		"nbd": p.section("nbd", fields{"listen": p.addresses(&c.NBD.Listen)}),
+		"nbd": p.section("nbd", fields{
+			"listen": p.addresses(&c.NBD.Listen),
+			"tls":    p.nbdTLS(&c.NBD.TLS),
+		}),
 		"peer": p.section("peer", fields{
 			"listen":          p.parsed("peer.listen", p.peerListen),
 			"allow-plaintext": p.boolean(&c.Peer.AllowPlaintext),
 			"tls": p.section("peer.tls", fields{
-				"ca":   p.tlsFile("ca", &c.Peer.TLS.CA),
-				"cert": p.tlsFile("cert", &c.Peer.TLS.Cert),
-				"key":  p.tlsFile("key", &c.Peer.TLS.Key),
+				"ca":   p.tlsFile("peer.tls.ca", &c.Peer.TLS.CA),
+				"cert": p.tlsFile("peer.tls.cert", &c.Peer.TLS.Cert),
+				"key":  p.tlsFile("peer.tls.key", &c.Peer.TLS.Key),
 			}),
 		}),
 		"nodes":    p.each("nodes", p.oneNode),
@@ -210,6 +213,7 @@ func (p *configParser) check() {
 		p.errs.add(p.lines["nodes."+c.Node], "nodes lists this node, %q, itself: list only the others", c.Node)
 	}
 	p.checkTLS()
+	p.checkNBDTLS()
 	for name, o := range c.Volumes {
 		p.checkPeers(name, o.Peers)
 		p.checkResyncAfter(name, o.Resync.After)
@@ -311,8 +315,8 @@ func (p *configParser) absolute(at string, to *string) func(*yaml.Node) {
 }
 
 // tlsFile is an absolute path; a wrong one is kept, so that it is not missed as well.
-func (p *configParser) tlsFile(key string, to *string) func(*yaml.Node) {
-	return p.parsed("peer.tls."+key, func(s string) error {
+func (p *configParser) tlsFile(at string, to *string) func(*yaml.Node) {
+	return p.parsed(at, func(s string) error {
 		if *to = filepath.Clean(s); !filepath.IsAbs(s) {
 			return fmt.Errorf("%q is no absolute path", s)
 		}

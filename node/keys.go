@@ -18,23 +18,25 @@ import (
 )
 
 const (
-	// caYears and nodeYears are how long a certificate lasts that MakeKeys makes.
+	// caYears is how long a CA lasts that MakeKeys makes, nodeYears any other certificate.
 	caYears, nodeYears = 20, 5
 	// clockSkew is how far behind a peer's clock may be.
 	clockSkew = 24 * time.Hour
 )
 
-// KeysOptions ask for keys for nodes.
+// KeysOptions ask for keys for nodes, and for NBD clients.
 type KeysOptions struct {
 	Dir     string // of the CA, and of a directory for each node; made if it is not there
 	Nodes   []string
-	Replace bool // also for nodes that have keys there
+	Clients []string // in Dir/clients
+	Replace bool     // also for those that have keys there
 }
 
 // Keys are what MakeKeys made or found.
 type Keys struct {
-	CA    KeyFiles   `json:"ca"`
-	Nodes []NodeKeys `json:"nodes"`
+	CA      KeyFiles     `json:"ca"`
+	Nodes   []NodeKeys   `json:"nodes"`
+	Clients []ClientKeys `json:"clients,omitempty"`
 }
 
 // KeyFiles are a certificate and its private key.
@@ -53,37 +55,62 @@ type NodeKeys struct {
 	KeyFiles
 }
 
+// ClientKeys are what one NBD client needs, under the names that libnbd and qemu look for.
+type ClientKeys struct {
+	Client string `json:"client"`
+	Dir    string `json:"dir"`
+	CA     string `json:"ca"` // a copy of the CA's certificate, by which the nodes are known
+	KeyFiles
+}
+
 // MakeKeys makes, for each node, a private key and a certificate that proves to the
-// other nodes who it is, and the CA that they believe unless Dir has one. A CA is never
+// other nodes and to NBD clients who it is, for each client one that proves to the nodes
+// who it is, and the CA that all believe unless Dir has one. A client's certificate has
+// its name for a common name, and names no node. A CA is never
 // replaced. All files have mode 0600, all directories that are made 0700. Each file is
 // whole or absent, whenever the program ends.
 func MakeKeys(o KeysOptions) (Keys, error) { return makeKeys(o, time.Now()) }
 
 func makeKeys(o KeysOptions, now time.Time) (Keys, error) {
-	if len(o.Nodes) == 0 {
-		return Keys{}, errors.New("keys are for nodes: name one at least")
+	if len(o.Nodes)+len(o.Clients) == 0 {
+		return Keys{}, errors.New("keys are for nodes or clients: name one at least")
 	}
 	k := Keys{CA: KeyFiles{Cert: filepath.Join(o.Dir, "ca.crt"), Key: filepath.Join(o.Dir, "ca.key")}}
+	fresh := func(kind, name, dir string, others []string, files ...string) error {
+		if err := checkName(kind, name); err != nil {
+			return err
+		}
+		if slices.Contains(others, name) {
+			return fmt.Errorf("%s %q is named twice", kind, name)
+		}
+		switch there, err := anyExists(files...); {
+		case err != nil:
+			return err
+		case there && !o.Replace:
+			return fmt.Errorf("%s %q has keys in %s already: say --replace for new ones, which the old ones go on working beside until they end", kind, name, dir)
+		}
+		return nil
+	}
 	for i, name := range o.Nodes {
-		if err := checkName("node", name); err != nil {
-			return Keys{}, err
-		}
-		if slices.Contains(o.Nodes[:i], name) {
-			return Keys{}, fmt.Errorf("node %q is named twice", name)
-		}
 		dir := filepath.Join(o.Dir, name)
 		if dir == k.CA.Cert || dir == k.CA.Key {
 			return Keys{}, fmt.Errorf("node %q has the name of the CA's own file", name)
 		}
 		n := NodeKeys{Node: name, Dir: dir, CA: filepath.Join(dir, "ca.crt")}
 		n.Cert, n.Key = filepath.Join(dir, "node.crt"), filepath.Join(dir, "node.key")
-		switch there, err := anyExists(n.CA, n.Cert, n.Key); {
-		case err != nil:
+		if err := fresh("node", name, dir, o.Nodes[:i], n.CA, n.Cert, n.Key); err != nil {
 			return Keys{}, err
-		case there && !o.Replace:
-			return Keys{}, fmt.Errorf("node %q has keys in %s already: say --replace for new ones, which the old ones go on working beside until they end", name, dir)
 		}
 		k.Nodes = append(k.Nodes, n)
+	}
+	for i, name := range o.Clients {
+		dir := filepath.Join(o.Dir, "clients", name)
+		c := ClientKeys{Client: name, Dir: dir, CA: filepath.Join(dir, "ca-cert.pem")}
+		c.Cert, c.Key = filepath.Join(dir, "client-cert.pem"), filepath.Join(dir, "client-key.pem")
+		if err := fresh("client", name, dir, o.Clients[:i], c.CA, c.Cert, c.Key); err != nil {
+			return Keys{}, err
+		}
+		k.Clients = append(k.Clients, c)
 	}
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
 		return Keys{}, fmt.Errorf("directory %s can't be made: %w", o.Dir, bare(err))
@@ -93,8 +120,15 @@ func makeKeys(o KeysOptions, now time.Time) (Keys, error) {
 		return Keys{}, err
 	}
 	for i := range k.Nodes {
-		if err := ca.issue(&k.Nodes[i], now); err != nil {
-			return Keys{}, fmt.Errorf("keys of node %q: %w", k.Nodes[i].Node, err)
+		n := &k.Nodes[i]
+		if err := ca.issue(n.Dir, n.CA, &n.KeyFiles, nodeCertificate(n.Node), now); err != nil {
+			return Keys{}, fmt.Errorf("keys of node %q: %w", n.Node, err)
+		}
+	}
+	for i := range k.Clients {
+		c := &k.Clients[i]
+		if err := ca.issue(c.Dir, c.CA, &c.KeyFiles, clientCertificate(c.Client), now); err != nil {
+			return Keys{}, fmt.Errorf("keys of client %q: %w", c.Client, err)
 		}
 	}
 	return k, nil
@@ -196,21 +230,35 @@ func makeCA(f *KeyFiles, now time.Time) (*authority, error) {
 	return ca, nil
 }
 
-// issue makes one node's files.
-func (ca *authority) issue(n *NodeKeys, now time.Time) error {
-	if err := os.MkdirAll(n.Dir, 0o700); err != nil {
-		return fmt.Errorf("directory %s can't be made: %w", n.Dir, bare(err))
+func nodeCertificate(name string) *x509.Certificate {
+	return &x509.Certificate{
+		Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+	}
+}
+
+// clientCertificate has no DNS name, which is what a node is known by: a client can't pose
+// as the node that has its name.
+func clientCertificate(name string) *x509.Certificate {
+	return &x509.Certificate{
+		Subject: pkix.Name{CommonName: name},
+		// qemu wants the second as well, which is of no use with this kind of key.
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}
+}
+
+// issue makes the files of one for whom t is: the CA's certificate, and f's.
+func (ca *authority) issue(dir, caPath string, f *KeyFiles, t *x509.Certificate, now time.Time) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("directory %s can't be made: %w", dir, bare(err))
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
 	}
-	t := &x509.Certificate{
-		Subject: pkix.Name{CommonName: n.Node}, DNSNames: []string{n.Node},
-		NotBefore: now.Add(-clockSkew), NotAfter: now.AddDate(nodeYears, 0, 0),
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
+	t.NotBefore, t.NotAfter = now.Add(-clockSkew), now.AddDate(nodeYears, 0, 0)
 	if t.NotAfter.After(ca.cert.NotAfter) {
 		t.NotAfter = ca.cert.NotAfter
 	}
@@ -218,14 +266,14 @@ func (ca *authority) issue(n *NodeKeys, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	n.Made, n.Until = true, cert.NotAfter
-	if err := writeCertificate(n.CA, ca.cert); err != nil {
+	f.Made, f.Until = true, cert.NotAfter
+	if err := writeCertificate(caPath, ca.cert); err != nil {
 		return err
 	}
-	if err := writeKey(n.Key, key); err != nil {
+	if err := writeKey(f.Key, key); err != nil {
 		return err
 	}
-	return writeCertificate(n.Cert, cert)
+	return writeCertificate(f.Cert, cert)
 }
 
 // sign makes t the certificate of key.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"crypto/x509"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -24,6 +25,20 @@ func madeKeysIn(t testing.TB, dir string, now time.Time, nodes ...string) map[st
 	files := map[string]TLSFiles{}
 	for _, n := range k.Nodes {
 		files[n.Node] = TLSFiles{CA: n.CA, Cert: n.Cert, Key: n.Key}
+	}
+	return files
+}
+
+// madeClientKeys makes keys of NBD clients, by the CA in dir.
+func madeClientKeys(t testing.TB, dir string, clients ...string) map[string]TLSFiles {
+	t.Helper()
+	k, err := makeKeys(KeysOptions{Dir: dir, Clients: clients, Replace: true}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string]TLSFiles{}
+	for _, c := range k.Clients {
+		files[c.Client] = TLSFiles{CA: c.CA, Cert: c.Cert, Key: c.Key}
 	}
 	return files
 }
@@ -106,6 +121,41 @@ func TestMakeKeys(t *testing.T) {
 	usable(k3.Nodes[0])
 	if got := changed(); len(got) != 2 || !strings.HasPrefix(got[0], "beta/node.") || !strings.HasPrefix(got[1], "beta/node.") {
 		t.Errorf("keys for beta changed %v", got)
+	}
+}
+
+// TestMakeClientKeys: a client has a name, and none that a node could have.
+func TestMakeClientKeys(t *testing.T) {
+	dir := t.TempDir()
+	madeKeysIn(t, dir, time.Now(), "alpha")
+	before := snapshot(t, dir)
+	files := madeClientKeys(t, dir, "alpha", "web.1")
+	if n := len(snapshot(t, dir)) - len(before); n != 2*3 {
+		t.Errorf("%d files were made", n)
+	}
+	for name, f := range files {
+		if want := filepath.Join(dir, "clients", name); f.CA != want+"/ca-cert.pem" || f.Cert != want+"/client-cert.pem" || f.Key != want+"/client-key.pem" {
+			t.Errorf("%+v", f)
+		}
+		id, chain, problems := f.readFiles()
+		if len(problems) > 0 {
+			t.Fatal(problems)
+		}
+		if leaf := chain[0]; leaf.Subject.CommonName != name || len(leaf.DNSNames) > 0 || id.cert.PrivateKey == nil {
+			t.Errorf("%s: %q, %q", name, leaf.Subject, leaf.DNSNames)
+		}
+		if _, err := verify(chain, id.roots, x509.ExtKeyUsageClientAuth); err != nil {
+			t.Error(err)
+		}
+		if _, err := verify(chain, id.roots, x509.ExtKeyUsageServerAuth); err == nil {
+			t.Error("a client could pose as a server")
+		}
+	}
+	if _, err := MakeKeys(KeysOptions{Dir: dir, Clients: []string{"web.2", "alpha"}}); err == nil || !strings.Contains(err.Error(), `client "alpha" has keys in `) {
+		t.Error(err)
+	}
+	if _, err := MakeKeys(KeysOptions{Dir: dir, Clients: []string{"../x"}}); err == nil || !strings.Contains(err.Error(), `can't name a client`) {
+		t.Error(err)
 	}
 }
 

@@ -69,10 +69,10 @@ func start(o Options, e engine) (*Node, error) {
 		n.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
-	if n.nbd, err = nbd.NewServer(&n.exports, nbd.Options{Log: n.log}); err != nil {
+	if n.nbd, err = nbd.NewServer(&n.exports, nbd.Options{Log: n.log, TLS: n.cfg.NBD.TLS.options()}); err != nil {
 		return nil, err
 	}
-	if err := n.checkTLS(); err != nil {
+	if err := errors.Join(n.checkTLS(), n.checkNBDTLS()); err != nil {
 		return nil, err
 	}
 	n.runner = newRunner(n.log, n.cfg.Admin)
@@ -107,8 +107,8 @@ func (n *Node) bind() (err error) {
 			return err
 		}
 		b.nbd = append(b.nbd, l)
-		if !a.Loopback() {
-			n.log.Warn("NBD clients are neither authenticated nor encrypted: whoever reaches this address can read and write every volume", "address", a.String())
+		if text := n.cfg.NBD.TLS.warning(a); text != "" {
+			n.log.Warn(text, "address", a.String())
 		}
 	}
 	return nil

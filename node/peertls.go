@@ -47,6 +47,12 @@ func (t *peerTLS) accept(ctx context.Context, raw net.Conn) (*secureConn, error)
 	}
 	c := id.config()
 	c.ClientAuth, c.ClientCAs = tls.RequireAndVerifyClientCert, id.roots
+	c.VerifyConnection = func(cs tls.ConnectionState) error {
+		if leaf := cs.PeerCertificates[0]; len(leaf.DNSNames) == 0 { // an NBD client's
+			return fmt.Errorf("its certificate is for no node (its subject is %q)", leaf.Subject)
+		}
+		return nil
+	}
 	return handshake(ctx, tls.Server(raw, c), raw)
 }
 

@@ -273,6 +273,7 @@ func impostors(t *testing.T, dir, node string) []impostor {
 	return []impostor{
 		{"of another CA", madeKeys(t, node)[node], nil},
 		{"another node of the CA", right["gamma"], nil},
+		{"an NBD client of that name", madeClientKeys(t, dir, node)[node], nil},
 		{"expired", madeKeysExpired(t, dir, node), nil},
 		{"not yet", madeKeysAt(t, dir, time.Now().AddDate(0, 0, 3), node), nil},
 		{"TLS 1.2", right[node], func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS12, tls.VersionTLS12 }},
@@ -298,7 +299,7 @@ func madeKeysAt(t testing.TB, dir string, now time.Time, node string) TLSFiles {
 	k.CA, k.Cert, k.Key = k.Dir+"/ca.crt", k.Dir+"/node.crt", k.Dir+"/node.key"
 	ca, err := openCA(&KeyFiles{Cert: dir + "/ca.crt", Key: dir + "/ca.key"}, now)
 	if err == nil {
-		err = ca.issue(&k, now)
+		err = ca.issue(k.Dir, k.CA, &k.KeyFiles, nodeCertificate(node), now)
 	}
 	if err != nil {
 		t.Fatal(err)

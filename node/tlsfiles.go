@@ -16,7 +16,7 @@ import (
 const maxTLSFile = 1 << 20
 
 // TLSFiles name what proves who this node is, and who others are: absolute paths of
-// files in PEM. The zero value is no TLS.
+// files in PEM. The zero value is no TLS. NBD does without a CA.
 type TLSFiles struct {
 	CA   string // the certificates of the authorities whose word is taken, one at least
 	Cert string // this node's certificate, then those between it and a CA, if any
@@ -39,49 +39,60 @@ type fileProblem struct {
 	err error
 }
 
-// read reads the files as node's and lists all that is wrong with them, but for what
-// the time alone makes wrong, and may mend (identity.stale).
-func (f TLSFiles) read(node string) (id identity, problems []fileProblem) {
-	bad := func(key, path, format string, a ...any) {
-		problems = append(problems, fileProblem{key, fmt.Errorf("%s: "+format, append([]any{path}, a...)...)})
+// readFiles reads the files, of which CA may be absent, and lists what is wrong with each
+// of them. chain is what Cert holds, nil if it can't be read.
+func (f TLSFiles) readFiles() (id identity, chain []*x509.Certificate, problems []fileProblem) {
+	bad := func(key, path string, err error) {
+		problems = append(problems, fileProblem{key, fmt.Errorf("%s: %w", path, err)})
 	}
-	ca, err := readTLSFile(f.CA, false)
-	if err != nil {
-		bad("ca", f.CA, "%w", err)
-	} else if id.roots, err = parseCAs(ca); err != nil {
-		bad("ca", f.CA, "%w", err)
+	if f.CA != "" {
+		ca, err := readTLSFile(f.CA, false)
+		if err == nil {
+			id.roots, err = parseCAs(ca)
+		}
+		if err != nil {
+			bad("ca", f.CA, err)
+		}
 	}
 	cert, err := readTLSFile(f.Cert, false)
+	if err == nil {
+		chain, err = parseCertificates(cert)
+	}
 	if err != nil {
-		bad("cert", f.Cert, "%w", err)
+		bad("cert", f.Cert, err)
 	}
 	key, keyErr := readTLSFile(f.Key, true)
 	if keyErr != nil {
-		bad("key", f.Key, "%w", keyErr)
+		bad("key", f.Key, keyErr)
 	}
-	if err != nil {
+	if err == nil && keyErr == nil {
+		if id.cert, err = tls.X509KeyPair(cert, key); err != nil {
+			bad("key", f.Key, fmt.Errorf("it is not the key of the certificate in %s: %w", f.Cert, err))
+		}
+	}
+	return id, chain, problems
+}
+
+// read reads the files as node's and lists all that is wrong with them, but for what
+// the time alone makes wrong, and may mend (identity.stale).
+func (f TLSFiles) read(node string) (identity, []fileProblem) {
+	id, chain, problems := f.readFiles()
+	if chain == nil {
 		return id, problems
 	}
-	chain, err := parseCertificates(cert)
-	if err != nil {
-		bad("cert", f.Cert, "%w", err)
-		return id, problems
+	bad := func(format string, a ...any) {
+		problems = append(problems, fileProblem{"cert", fmt.Errorf("%s: "+format, append([]any{f.Cert}, a...)...)})
 	}
 	leaf := chain[0]
 	if !slices.Contains(leaf.DNSNames, node) {
-		bad("cert", f.Cert, "the certificate is for %s, and this node is %q: make one with `lockstep keys %s`", namesOf(leaf), node, node)
-	}
-	if keyErr == nil {
-		if id.cert, err = tls.X509KeyPair(cert, key); err != nil {
-			bad("key", f.Key, "it is not the key of the certificate in %s: %w", f.Cert, err)
-		}
+		bad("the certificate is for %s, and this node is %q: make one with `lockstep keys %s`", namesOf(leaf), node, node)
 	}
 	if id.roots != nil {
 		chains, err := verify(chain, id.roots, x509.ExtKeyUsageAny)
 		if invalid, ok := errors.AsType[x509.CertificateInvalidError](err); ok && invalid.Reason == x509.Expired {
 			id.stale = fmt.Errorf("peer.tls.cert: %s: peers refuse it: %w: make another with `lockstep keys --replace`", f.Cert, err)
 		} else if err != nil {
-			bad("cert", f.Cert, "no peer would believe it, by the CA in %s: %w", f.CA, err)
+			bad("no peer would believe it, by the CA in %s: %w", f.CA, err)
 		}
 		id.until = leaf.NotAfter
 		for _, c := range slices.Concat(chains...) {
@@ -96,11 +107,15 @@ func (f TLSFiles) read(node string) (id identity, problems []fileProblem) {
 // load is read for a connection: it says one thing at once.
 func (f TLSFiles) load(node string) (identity, error) {
 	id, problems := f.read(node)
+	return id, joinProblems("peer.tls", problems)
+}
+
+func joinProblems(section string, problems []fileProblem) error {
 	var errs []error
 	for _, p := range problems {
-		errs = append(errs, fmt.Errorf("peer.tls.%s: %w", p.key, p.err))
+		errs = append(errs, fmt.Errorf("%s.%s: %w", section, p.key, p.err))
 	}
-	return id, errors.Join(errs...)
+	return errors.Join(errs...)
 }
 
 // readTLSFile reads a regular file; one that is secret must be its owner's alone.

@@ -25,7 +25,7 @@ func TestKeys(t *testing.T) {
 		"node alpha: ca.crt, node.crt and node.key in " + dir + "/alpha, until ",
 		"scp " + dir + "/beta/* beta:/etc/lockstep/tls/\n",
 		"tls: {ca: /etc/lockstep/tls/ca.crt, cert: /etc/lockstep/tls/node.crt, key: /etc/lockstep/tls/node.key}",
-		"No node needs " + dir + "/ca.key.",
+		"No node and no client needs " + dir + "/ca.key.",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not in\n%s", want, out)
@@ -72,10 +72,27 @@ func TestKeys(t *testing.T) {
 	if status, out := check("gamma", dir+"/gamma"); status != exitOK {
 		t.Error(out)
 	}
+
+	status, out, errOut = lockstep("keys", "--client", "web1", "--client", "web2", "--dir", dir)
+	if status != exitOK || errOut != "" || strings.Contains(out, "scp") {
+		t.Error(status, out, errOut)
+	}
+	for _, want := range []string{
+		"client web1: ca-cert.pem, client-cert.pem and client-key.pem in " + dir + "/clients/web1, until ",
+		"nbdinfo 'nbds://NODE/VOLUME?tls-certificates=" + dir + "/clients/web2'\n",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not in\n%s", want, out)
+		}
+	}
+	status, out, errOut = lockstep("keys", "--client", "web1", "--dir", dir)
+	if status != exitFailure || out != "" || !strings.Contains(errOut, `client "web1" has keys in `+dir+`/clients/web1 already`) {
+		t.Error(status, out, errOut)
+	}
 }
 
 func TestKeysUsage(t *testing.T) {
-	if status, _, errOut := lockstep("keys"); status != exitUsage || !strings.Contains(errOut, "keys needs NODE...") {
+	if status, _, errOut := lockstep("keys"); status != exitUsage || !strings.Contains(errOut, "keys needs NODE... or --client NAME") {
 		t.Error(status, errOut)
 	}
 	dir := t.TempDir()

@@ -55,8 +55,12 @@
 //   - When a client is gone its session is closed before anything else is waited
 //     for (docs/replication.md section 11: no request outlives its connection).
 //
+//   - Nothing that came in plain text outlives NBD_OPT_STARTTLS: no byte is read
+//     beyond it, and what was negotiated is forgotten (tls.go).
+//
 // # What it does not promise
 //
-// There is no TLS and no authentication: who reaches the port reads and writes
-// the volume. docs/nbd.md says what else of the protocol is not there yet.
+// Without [Options.TLS] who reaches the port reads and writes every export. With
+// it a connection is not taken out of the runtime's poller and costs a copy of
+// each reply more. docs/nbd.md says what else of the protocol is not there yet.
 package nbd
