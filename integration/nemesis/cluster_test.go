@@ -40,6 +40,7 @@ type cluster struct {
 	dead   [3]bool           // killed
 	frozen [3]bool           // stopped
 	forces struct{ whole, lossy, refused int }
+	held   int // restarts because writes that were held back kept a node from being demoted
 	counts
 	values atomic.Uint64 // that were written, each once
 
