@@ -101,8 +101,10 @@ func (r *round) tend(all [3]*daemon.Status) (done bool, err error) {
 	case len(primaries) > 1 && !r.forced:
 		return false, fmt.Errorf("%s and %s are both Primary, and nobody was forced", names[primaries[0]], names[primaries[1]])
 	case len(primaries) == 0:
-		r.promoteSomebody()
-		return false, nil
+		if r.promoteSomebody() || r.kept < 0 {
+			return false, nil
+		}
+		return false, r.reconcile(all, r.kept) // a split-brain stands before every promotion
 	case len(primaries) > 1 || r.kept >= 0 && primaries[0] != r.kept:
 		// Somebody whom clients were kept off.
 		for _, i := range primaries {
@@ -120,21 +122,22 @@ func (r *round) tend(all [3]*daemon.Status) (done bool, err error) {
 }
 
 // promoteSomebody promotes, without force, whom the clients were on, or else anybody
-// who may be.
-func (r *round) promoteSomebody() {
+// who may be, and reports whether it did.
+func (r *round) promoteSomebody() bool {
 	for i := range names {
 		if r.kept >= 0 && r.kept != i {
 			continue
 		}
 		if r.c.command(i, "promote", harness.Volume, "--wait", "0s") == nil {
 			r.event("%s$ promote: done", names[i])
-			return
+			return true
 		}
 	}
+	return false
 }
 
-// reconcile deals with replicas that refuse each other.
-func (r *round) reconcile(all [3]*daemon.Status, primary int) error {
+// reconcile deals with replicas that refuse each other, in favour of one.
+func (r *round) reconcile(all [3]*daemon.Status, keep int) error {
 	for i, s := range all {
 		for _, p := range s.Peers {
 			if p.Connection != "StandAlone" {
@@ -146,8 +149,8 @@ func (r *round) reconcile(all [3]*daemon.Status, primary int) error {
 			if strings.Contains(p.Problem, "split-brain") && !r.forced {
 				return fmt.Errorf("%s is in a split-brain with %s, and nobody was forced: %s", names[i], p.Node, p.Problem)
 			}
-			if i != primary && p.Node == names[primary] && strings.Contains(p.Problem, "split-brain") {
-				r.operator(i, "split", "resolve", harness.Volume, "--keep", names[primary], "--discard-losing-writes")
+			if i != keep && p.Node == names[keep] && strings.Contains(p.Problem, "split-brain") {
+				r.operator(i, "split", "resolve", harness.Volume, "--keep", names[keep], "--discard-losing-writes")
 			}
 			r.operator(i, "connect", harness.Volume, p.Node)
 		}
