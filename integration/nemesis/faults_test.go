@@ -198,7 +198,7 @@ func (r *round) operate(i int, args ...string) {
 	done := make(chan struct{})
 	r.operators.Go(func() {
 		defer close(done)
-		err := r.c.command(i, args...)
+		err := r.c.commandWithin(patience, i, args...)
 		r.event("%s$ %s: %v", names[i], line, orDone(err))
 	})
 	if wait {

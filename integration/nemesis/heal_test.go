@@ -1,7 +1,6 @@
 package nemesis
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -14,7 +13,6 @@ import (
 // heal undoes every fault, and waits until the replicas have converged. It does what
 // an operator has to do, and fails where one would have to do more than doc.go says.
 func (r *round) heal() error {
-	r.operators.Wait()
 	c := r.c
 	r.held = [3][3]bool{}
 	for i := range c.relays {
@@ -42,6 +40,7 @@ func (r *round) heal() error {
 			r.operator(i, "connect", harness.Volume)
 		}
 	}
+	r.operators.Wait()
 	for deadline := time.Now().Add(harness.Patience); ; time.Sleep(50 * time.Millisecond) {
 		var all [3]*daemon.Status
 		for i := range all {
@@ -72,9 +71,7 @@ func (r *round) operator(i int, args ...string) bool {
 // them, and may wait for ever, since who has to take them refuses a second Primary
 // (integration/BUGS.md): that one's daemon is restarted, after which it is Secondary.
 func (r *round) demote(i int) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-	defer cancel()
-	_, err := r.c.nodes[i].CLI(ctx, "demote", harness.Volume)
+	err := r.c.commandWithin(patience, i, "demote", harness.Volume)
 	r.event("%s$ demote: %s", names[i], orDone(err))
 	if err == nil {
 		return
