@@ -33,7 +33,7 @@ endif
 export CGO_ENABLED := 0
 race: export CGO_ENABLED := 1
 
-.PHONY: help build test lint unit race plain adapters crash kill p3 nemesis sim sim-long fuzz integration p8 lab demo bench bench-storage bench-replication bench-lab cover vuln clean tools
+.PHONY: help build test lint unit race plain adapters crash kill p3 nemesis model model-long sim sim-long fuzz integration p8 lab demo bench bench-storage bench-replication bench-lab cover vuln clean tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -79,6 +79,14 @@ p3: ## the source of catch-ups and resyncs killed at 200 random points; POINTS=2
 
 nemesis: ## three daemons, clients, and faults that are drawn; TIME=10m SEED=
 	LOCKSTEP_REQUIRE_TOOLS=1 LOCKSTEP_NEMESIS=$(if $(TIME),$(TIME),10m) $(GO) test -count=1 -timeout 0 -v -run TestNemesis ./integration/nemesis
+
+model: ## the model of the replication core, small bounds, with spin (2 minutes)
+	@scripts/install-tools model
+	docs/model/run short
+
+model-long: ## all of it, the larger bounds too (15 minutes, up to 9 GB of memory)
+	@scripts/install-tools model
+	docs/model/run
 
 sim: ## package mirror in a simulated world; RUNS=100 TIME=1m SEED= GUEST= (as a failure prints)
 	$(GO) run ./integration/sim $(if $(SEED),-seed $(SEED)) -runs $(if $(filter file,$(origin RUNS)),$(if $(TIME),0,100),$(RUNS)) $(if $(TIME),-time $(TIME)) -guest '$(GUEST)'

@@ -25,8 +25,10 @@ import (
 const (
 	size        = 16 << 20 // of the volume, bytes
 	peerTimeout = 800 * time.Millisecond
-	// commandLimit is how long a command of an operator may take.
+	// commandLimit is how long a command may take, and patience how long an operator
+	// waits for one in the middle of the faults: a demote may wait for what is held back.
 	commandLimit = 30 * time.Second
+	patience     = 5 * time.Second
 )
 
 var names = [3]string{"alpha", "beta", "gamma"}
@@ -40,6 +42,7 @@ type cluster struct {
 	dead   [3]bool           // killed
 	frozen [3]bool           // stopped
 	forces struct{ whole, lossy, refused int }
+	held   int // restarts because writes that were held back kept a node from being demoted
 	counts
 	values atomic.Uint64 // that were written, each once
 
@@ -204,7 +207,11 @@ func (c *cluster) hold(from, to int, held *[3][3]bool) {
 
 // command runs a command on a node's daemon.
 func (c *cluster) command(i int, args ...string) error {
-	ctx, cancel := context.WithTimeout(context.Background(), commandLimit)
+	return c.commandWithin(commandLimit, i, args...)
+}
+
+func (c *cluster) commandWithin(limit time.Duration, i int, args ...string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
 	defer cancel()
 	_, err := c.nodes[i].CLI(ctx, args...)
 	return err

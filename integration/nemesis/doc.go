@@ -48,7 +48,8 @@
 //     whose undoing the round's own operators call for: a volume without a Primary is
 //     promoted, without force; what was disconnected, or met as two Primaries after a
 //     force, is connected; a split-brain after a force is resolved in favour of whom
-//     the clients are on. A split-brain in a round without force is a failure.
+//     the clients are on; a second Primary that cannot be demoted because of writes that
+//     min-in-sync holds back is restarted (integration/BUGS.md). A split-brain in a round without force is a failure.
 //   - The three replicas are equal, byte for byte, and each holds what was read.
 //   - No daemon ended by itself, or printed a panic; in the end `lockstep check` finds
 //     every replica sound.

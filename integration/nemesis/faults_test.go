@@ -25,7 +25,7 @@ var faults = []fault{
 	{"two-way cut", 8, (*round).cutTwoWay},
 	{"isolation", 8, (*round).isolate},
 	{"closed connections", 6, (*round).closeConnections},
-	{"slow link", 6, (*round).slowLink},
+	{"slow link", 10, (*round).slowLink},
 	{"flipped bits", 4, (*round).flipBits},
 	{"promote", 8, (*round).promoteOne},
 	{"demote", 6, (*round).demoteOne},
@@ -33,6 +33,7 @@ var faults = []fault{
 	{"connect", 4, (*round).connectOne},
 	{"switch-over", 6, (*round).switchOver},
 	{"force", 12, (*round).forceOne},
+	{"failover", 24, (*round).failOver},
 	{"force of one left behind", 8, (*round).forceLeftBehind},
 }
 
@@ -197,7 +198,7 @@ func (r *round) operate(i int, args ...string) {
 	done := make(chan struct{})
 	r.operators.Go(func() {
 		defer close(done)
-		err := r.c.command(i, args...)
+		err := r.c.commandWithin(patience, i, args...)
 		r.event("%s$ %s: %v", names[i], line, orDone(err))
 	})
 	if wait {
@@ -237,37 +238,86 @@ func (r *round) switchOver() {
 	r.operate(to, "promote", harness.Volume, "--wait", "1s")
 }
 
-// forceOne fails over to anybody.
+// forceOne fails over to one of those that are not Primary.
 func (r *round) forceOne() {
-	to, kill := r.rng.IntN(3), r.chance(2)
+	to, kill := r.rng.IntN(3), !r.chance(3)
+	if to == r.c.primary() {
+		to = (to + 1 + r.rng.IntN(2)) % 3
+	}
 	r.force(to, kill)
+}
+
+// failOver is the Primary's death under load, with much on its way to the others
+// that is lost with it, and a failover to one of them.
+func (r *round) failOver() {
+	late, to := time.Duration(r.rng.IntN(60))*time.Millisecond, r.rng.IntN(2)
+	p := r.c.primary()
+	if p < 0 {
+		return
+	}
+	to = (p + 1 + to) % 3
+	r.event("from and to %s everything arrives %v later", names[p], late)
+	for i := range names {
+		if i != p {
+			r.c.relays[p][i].Delay(late)
+			r.c.relays[i][p].Delay(late)
+		}
+	}
+	r.pause(100*time.Millisecond, 700*time.Millisecond)
+	for i := range names {
+		if i != p {
+			r.c.relays[p][i].Cut()
+			r.c.relays[i][p].Cut()
+		}
+	}
+	r.event("close its connections, lose what was on its way, and kill -9 %s", names[p])
+	if !r.c.dead[p] {
+		r.c.kill(p)
+	}
+	for i := range names {
+		if i != p {
+			r.c.relays[p][i].Mend()
+			r.c.relays[i][p].Mend()
+		}
+	}
+	r.force(to, true)
 }
 
 // forceLeftBehind fails over to a node that was cut off while the others went on.
 func (r *round) forceLeftBehind() {
 	to, kill := r.rng.IntN(3), r.chance(2)
-	for i := range names {
-		if i != to {
-			r.held[to][i], r.held[i][to] = true, true
-			r.c.hold(to, i, &r.held)
-		}
-	}
-	r.event("hold back what goes from %s, and to it", names[to])
+	r.event("isolate %s", names[to])
+	r.isolated(to, true)
 	r.pause(peerTimeout, 3*peerTimeout)
 	r.force(to, kill)
 }
 
-// force fails over by force, as docs/operations.md says: clients are kept off
-// everybody else first, and half of the time the Primary is killed.
+// isolated holds a node off from both others, or lets it go on.
+func (r *round) isolated(node int, held bool) {
+	for i := range names {
+		if i != node {
+			r.held[node][i], r.held[i][node] = held, held
+			r.c.hold(node, i, &r.held)
+		}
+	}
+}
+
+// force fails over by force, as docs/operations.md says: the Primary is killed, or
+// isolated, and clients are kept off all others before.
 func (r *round) force(to int, kill bool) {
 	r.operators.Wait() // a promotion that is under way elsewhere would be one more Primary
 	p := r.c.primary()
-	if !r.c.answers(to) || p == to {
+	switch {
+	case !r.c.answers(to) || p == to:
 		return
-	}
-	if p >= 0 && kill {
+	case p < 0:
+	case kill:
 		r.event("kill -9 %s, which is Primary", names[p])
 		r.c.kill(p)
+	default:
+		r.event("isolate %s, which is Primary", names[p])
+		r.isolated(p, true)
+		r.pause(0, peerTimeout) // what it does before it gives the others up must not count
 	}
 	for i := range r.c.nodes {
 		if i != to {

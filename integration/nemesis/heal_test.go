@@ -13,7 +13,6 @@ import (
 // heal undoes every fault, and waits until the replicas have converged. It does what
 // an operator has to do, and fails where one would have to do more than doc.go says.
 func (r *round) heal() error {
-	r.operators.Wait()
 	c := r.c
 	r.held = [3][3]bool{}
 	for i := range c.relays {
@@ -41,6 +40,7 @@ func (r *round) heal() error {
 			r.operator(i, "connect", harness.Volume)
 		}
 	}
+	r.operators.Wait()
 	for deadline := time.Now().Add(harness.Patience); ; time.Sleep(50 * time.Millisecond) {
 		var all [3]*daemon.Status
 		for i := range all {
@@ -67,6 +67,23 @@ func (r *round) operator(i int, args ...string) bool {
 	return err == nil
 }
 
+// demote demotes a Primary. One whose writes are held back, for min-in-sync, waits for
+// them, and may wait for ever, since who has to take them refuses a second Primary
+// (integration/BUGS.md): that one's daemon is restarted, after which it is Secondary.
+func (r *round) demote(i int) {
+	err := r.c.commandWithin(patience, i, "demote", harness.Volume)
+	r.event("%s$ demote: %s", names[i], orDone(err))
+	if err == nil {
+		return
+	}
+	if s, err := r.c.status(i); err == nil && s.Role == "Primary" && s.Suspended {
+		r.event("restart %s, whose held writes keep it from being demoted", names[i])
+		r.c.held++
+		r.c.kill(i)
+		r.c.start(i)
+	}
+}
+
 // tend looks at all nodes once, and does the next thing that an operator has to.
 func (r *round) tend(all [3]*daemon.Status) (done bool, err error) {
 	var primaries []int
@@ -81,13 +98,15 @@ func (r *round) tend(all [3]*daemon.Status) (done bool, err error) {
 	case len(primaries) > 1 && !r.forced:
 		return false, fmt.Errorf("%s and %s are both Primary, and nobody was forced", names[primaries[0]], names[primaries[1]])
 	case len(primaries) == 0:
-		r.promoteSomebody()
-		return false, nil
+		if r.promoteSomebody() || r.kept < 0 {
+			return false, nil
+		}
+		return false, r.reconcile(all, r.kept) // a split-brain stands before every promotion
 	case len(primaries) > 1 || r.kept >= 0 && primaries[0] != r.kept:
 		// Somebody whom clients were kept off.
 		for _, i := range primaries {
 			if i != r.kept {
-				r.operator(i, "demote", harness.Volume)
+				r.demote(i)
 			}
 		}
 		return false, nil
@@ -100,21 +119,22 @@ func (r *round) tend(all [3]*daemon.Status) (done bool, err error) {
 }
 
 // promoteSomebody promotes, without force, whom the clients were on, or else anybody
-// who may be.
-func (r *round) promoteSomebody() {
+// who may be, and reports whether it did.
+func (r *round) promoteSomebody() bool {
 	for i := range names {
 		if r.kept >= 0 && r.kept != i {
 			continue
 		}
 		if r.c.command(i, "promote", harness.Volume, "--wait", "0s") == nil {
 			r.event("%s$ promote: done", names[i])
-			return
+			return true
 		}
 	}
+	return false
 }
 
-// reconcile deals with replicas that refuse each other.
-func (r *round) reconcile(all [3]*daemon.Status, primary int) error {
+// reconcile deals with replicas that refuse each other, in favour of one.
+func (r *round) reconcile(all [3]*daemon.Status, keep int) error {
 	for i, s := range all {
 		for _, p := range s.Peers {
 			if p.Connection != "StandAlone" {
@@ -126,8 +146,8 @@ func (r *round) reconcile(all [3]*daemon.Status, primary int) error {
 			if strings.Contains(p.Problem, "split-brain") && !r.forced {
 				return fmt.Errorf("%s is in a split-brain with %s, and nobody was forced: %s", names[i], p.Node, p.Problem)
 			}
-			if i != primary && p.Node == names[primary] && strings.Contains(p.Problem, "split-brain") {
-				r.operator(i, "split", "resolve", harness.Volume, "--keep", names[primary], "--discard-losing-writes")
+			if i != keep && p.Node == names[keep] && strings.Contains(p.Problem, "split-brain") {
+				r.operator(i, "split", "resolve", harness.Volume, "--keep", names[keep], "--discard-losing-writes")
 			}
 			r.operator(i, "connect", harness.Volume, p.Node)
 		}

@@ -36,7 +36,7 @@ func (s *series) report() {
 	s.c.t.Logf("%d rounds: %d writes, %d reads, %d flushes acknowledged, %d writes without an answer", s.rounds,
 		s.c.writes.Load(), s.c.reads.Load(), s.c.flushes.Load(), s.c.unanswered.Load())
 	f := s.c.forces
-	s.c.t.Logf("forces: %d of a node that had everything, %d of one that had not, or perhaps; %d were refused", f.whole, f.lossy, f.refused)
+	s.c.t.Logf("forces: %d of a node that had everything, %d of one that had not, or perhaps; %d were refused; %d restarts in place of a demote that waited for held writes", f.whole, f.lossy, f.refused, s.c.held)
 	var list []string
 	for _, f := range faults {
 		list = append(list, fmt.Sprintf("%s %d", f.name, s.counts[f.name]))
