@@ -33,7 +33,7 @@ endif
 export CGO_ENABLED := 0
 race: export CGO_ENABLED := 1
 
-.PHONY: help build test lint unit race plain adapters crash kill p3 sim sim-long fuzz integration p8 lab demo bench bench-storage bench-replication bench-lab cover vuln clean tools
+.PHONY: help build test lint unit race plain adapters crash kill p3 nemesis sim sim-long fuzz integration p8 lab demo bench bench-storage bench-replication bench-lab cover vuln clean tools
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -76,6 +76,9 @@ kill: ## kill -9 of real daemons under load, a pair and one alone; ROUNDS=50, SE
 
 p3: ## the source of catch-ups and resyncs killed at 200 random points; POINTS=200, SEED=
 	LOCKSTEP_ROUNDS=$$((8 * $(POINTS))) $(GO) test -count=1 -timeout 0 -v -run TestP3 ./integration/crash
+
+nemesis: ## three daemons, clients, and faults that are drawn; TIME=10m SEED=
+	LOCKSTEP_REQUIRE_TOOLS=1 LOCKSTEP_NEMESIS=$(if $(TIME),$(TIME),10m) $(GO) test -count=1 -timeout 0 -v -run TestNemesis ./integration/nemesis
 
 sim: ## package mirror in a simulated world; RUNS=100 TIME=1m SEED= GUEST= (as a failure prints)
 	$(GO) run ./integration/sim $(if $(SEED),-seed $(SEED)) -runs $(if $(filter file,$(origin RUNS)),$(if $(TIME),0,100),$(RUNS)) $(if $(TIME),-time $(TIME)) -guest '$(GUEST)'

@@ -455,7 +455,7 @@ func TestResyncPauses(t *testing.T) {
 			area = 1 << 20 // the space for that is there
 		}
 		u := newUndoRigOf(t, rng, area, func(o *Options) {
-			o.ResyncRate = 256 << 10
+			o.ResyncRate = 32 << 10 // the writes below are faster, however busy the machine is
 			if o.Node == "b" {
 				o.ResyncUndo = set
 			}
