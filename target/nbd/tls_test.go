@@ -222,10 +222,14 @@ func (p *peer) usesDisk(t *testing.T) {
 func TestExportNameOverTLS(t *testing.T) {
 	ca := newAuthority(t)
 	r := newRig(t, memory.Sized(testSize), ca.options(TLSRequired))
-	p := r.secure(ca.client("ann"))
-	p.send(wire.Option(nil, wire.OptExportName, []byte("disk"))...)
-	p.want(10)
-	p.usesDisk(t)
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		c := ca.client("ann")
+		c.MaxVersion = version
+		p := r.secure(c)
+		p.send(wire.Option(nil, wire.OptExportName, []byte("disk"))...)
+		p.want(10)
+		p.usesDisk(t)
+	}
 }
 
 // TestNothingPlainSurvives: what was negotiated in plain text does not count once TLS is
@@ -510,19 +514,34 @@ func TestUnixSocketsMayDoWithout(t *testing.T) {
 	p.usesDisk(t)
 }
 
-// TestShutdownOverTLS: the client is told that this is the end.
+// TestShutdownOverTLS: what is in flight is answered, and the client is told that this is
+// the end, also if it goes on sending.
 func TestShutdownOverTLS(t *testing.T) {
 	ca := newAuthority(t)
-	dev := memory.New(memory.Options{Info: memory.Sized(testSize).Info()})
+	dev := memory.Sized(testSize)
 	r := newRig(t, dev, ca.options(TLSRequired))
 	p := r.secure(ca.client("ann"))
 	p.go_("disk")
+	dev.Hold()
 	p.request(wire.Request{Type: wire.CmdFlush, Cookie: 1})
-	p.expect(1, wire.OK)
+	dev.AwaitHeld(1)
 	done := make(chan error)
 	go func() { done <- r.srv.Shutdown(context.Background()) }()
-	if _, err := p.Read(make([]byte, 1)); err != io.EOF { // otherwise it was cut off
-		t.Error(err)
+	until(t, "the server stops", func() bool {
+		r.srv.mu.Lock()
+		defer r.srv.mu.Unlock()
+		for c := range r.srv.conns {
+			if c.stopReason() == nil {
+				return false
+			}
+		}
+		return r.srv.closing
+	})
+	p.request(wire.Request{Type: wire.CmdWrite, Cookie: 2, Len: 32 << 10}, make([]byte, 32<<10)...)
+	dev.Release(nil)
+	p.expect(1, wire.OK)
+	if n, err := p.Read(make([]byte, 1)); n > 0 || err != io.EOF { // otherwise it was cut off
+		t.Error(n, err)
 	}
 	p.Close()
 	if err := <-done; err != nil {
