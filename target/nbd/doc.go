@@ -46,12 +46,16 @@
 //   - A backend's error never ends a connection; it becomes an errno in one
 //     function (errno.go). The exception is a device that does not serve any
 //     more: its requests are answered ESHUTDOWN and the connection ends.
+//
 //   - A payload's memory goes back to its pool only when its reply is written or
 //     its connection is gone and the device has completed it.
+//
 //   - Complete, which the device calls, takes one lock, and neither blocks nor
 //     writes.
+//
 //   - A stalled client costs what Options bounds, and not for longer than
 //     Options.ProgressTimeout (architecture, P7: bad input from the network).
+//
 //   - When a client is gone its session is closed before anything else is waited
 //     for (docs/replication.md section 11: no request outlives its connection).
 //
