@@ -364,6 +364,12 @@ func (c *cluster) equalReplicas(want []uint64) error {
 func (c *cluster) sound() error {
 	ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 	defer cancel()
+	// The Primary first: alone it may have to wait, for min-in-sync, before it can stop.
+	if p := c.primary(); p >= 0 {
+		if err := c.command(p, "demote", harness.Volume); err != nil {
+			return err
+		}
+	}
 	for _, n := range c.nodes {
 		if err := n.Stop(ctx); err != nil {
 			return err

@@ -33,8 +33,8 @@
 // that is forced has everything that was acknowledged. If it has, the round is
 // judged as strictly as any. If it has not, or that cannot be told because the old
 // Primary is stopped, the force is an operator's word that what only others hold
-// may go: every block may then fall back to any earlier content that it had in this
-// round, at the force and at no other time.
+// may go: every block may then become any content that it had in this round, at the
+// force and at no other time.
 //
 // # What is judged
 //

@@ -93,6 +93,9 @@ func (r *round) tend(all [3]*daemon.Status) (done bool, err error) {
 			primaries = append(primaries, i)
 		}
 		inSync = inSync && s.Disk == "UpToDate" && len(s.Members) == len(names)
+		for _, p := range s.Peers { // two Secondaries too
+			inSync = inSync && p.Connection != "StandAlone"
+		}
 	}
 	switch {
 	case len(primaries) > 1 && !r.forced:

@@ -98,11 +98,15 @@ func (c chain) newest() string {
 	return all[len(all)-1]
 }
 
-// prefixes are c and all that it can fall back to.
-func (c chain) prefixes() (list []any) {
-	for i, ch := range c {
-		if ch == ' ' {
-			list = append(list, c[:i+1])
+// fallBacks are what c may become by a force: any content that the block ever had is
+// its newest, what an earlier force took away among it, for a later one may be of a
+// node that had it.
+func (c chain) fallBacks() (list []any) {
+	seen := map[string]bool{}
+	for _, v := range strings.Fields(string(c)) {
+		if !seen[v] {
+			seen[v] = true
+			list = append(list, c+chain(v+" "))
 		}
 	}
 	return list
@@ -118,7 +122,7 @@ func register(initial uint64, forced bool) porcupine.Model {
 			c, o := state.(chain), input.(op)
 			switch o.kind {
 			case opForce:
-				return c.prefixes()
+				return c.fallBacks()
 			case opWrite:
 				if !forced {
 					c = ""
@@ -201,6 +205,7 @@ func TestJudgeSeesWhatIsWrong(t *testing.T) {
 		return op{kind: opRead, client: client, value: value, call: call, answer: answer}
 	}
 	force := op{kind: opForce, client: clients, call: 30, answer: 31}
+	force2 := op{kind: opForce, client: clients, call: 50, answer: 51}
 	tests := []struct {
 		name  string
 		ops   []op
@@ -219,6 +224,7 @@ func TestJudgeSeesWhatIsWrong(t *testing.T) {
 		{"a force loses two", []op{w(0, 7, 1, 2), w(0, 8, 3, 4), force, r(1, 1, 40, 41)}, true},
 		{"a write is lost after a force", []op{w(0, 7, 1, 2), force, w(0, 8, 40, 41), r(1, 7, 42, 43)}, false},
 		{"a write is lost before a force", []op{w(0, 7, 1, 2), r(1, 1, 3, 4), force}, false},
+		{"what a force lost is back after another", []op{w(0, 7, 1, 2), force, r(1, 1, 40, 41), force2, r(1, 7, 60, 61)}, true},
 		{"what a force lost comes back", []op{w(0, 7, 1, 2), force, r(1, 1, 40, 41), r(1, 7, 42, 43)}, false},
 	}
 	for _, tt := range tests {
