@@ -341,8 +341,10 @@ func (l *link) journalBatch(m Records) error {
 	if len(b.mem) == 0 {
 		return nil
 	}
+	// What comes with the records makes room for them: a stable LSN that nothing else
+	// has brought, and will not, for it would come behind them (19a).
 	v.mu.Lock()
-	v.believe(m.Stable) // what is stable now may be all that makes room
+	v.believe(m.Stable)
 	v.mu.Unlock()
 	if err := l.awaitRoom(t.bytes); err != nil {
 		return err
@@ -415,6 +417,7 @@ func (l *link) awaitRoom(bytes int64) error {
 			kick(v.checkpointKick)
 			return v.journalHas(bytes) && v.queue.n < maxQueue, v.failure
 		})
+		v.starved = false // nobody waits any more
 	}
 	v.mu.Unlock() // v.seq is taken before v.mu
 	v.seq.Lock()

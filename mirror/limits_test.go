@@ -75,7 +75,7 @@ func TestWriteLongerThanTheJournalTakes(t *testing.T) {
 // does not know to be stable yet hears so in the very frame that needs the room. Nothing
 // else would tell it: what comes behind that frame is not read.
 func TestRoomComesWithTheFrameThatWaitsForIt(t *testing.T) {
-	r := newJournalRig(t, journal.Options{Size: 1 << 20, SegmentSize: 64 << 10, AnySize: true}, patient, "a", "b")
+	r := newRigSmall(t, CreateOptions{Size: rigSize}, true, journal.Options{Size: 1 << 20, SegmentSize: 64 << 10, AnySize: true}, patient, "a", "b")
 	a, b := r.node("a"), r.node("b")
 	r.meet()
 	a.promote(false)

@@ -132,6 +132,7 @@ func (v *Volume) admit(r *block.Request) {
 		kick(v.checkpointKick)
 		return false, nil
 	})
+	v.starved = false // nobody waits any more
 }
 
 // maxQueue bounds the records between the journal and the store, which matters
