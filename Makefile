@@ -42,7 +42,7 @@ help: ## list the targets
 build: ## the static binary, bin/lockstep
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/lockstep ./cmd/lockstep
 
-test: ## everything that CI runs (about 25 minutes on 2 cores); FUZZTIME=2s
+test: ## everything that CI runs (about 19 minutes on 2 cores); FUZZTIME=2s
 	@$(if $(filter file,$(origin FUZZTIME)),FUZZTIME=2s) scripts/test tools build lint race plain adapters crash fuzz integration lab
 
 tools: ## install what the tests call and is missing (as root on Debian)
