@@ -78,39 +78,3 @@ func TestTrimThatMovesNothing(t *testing.T) {
 	}
 	r.eventually("a trim wakes nobody", func() bool { return !trim() })
 }
-
-// A member that leaves while the journal is about to be trimmed was counted with what it
-// had as one: the base of its bitmap says so, or the records that the journal no longer
-// has are looked for when they are to go into that bitmap.
-func TestMemberLeavesDuringATrim(t *testing.T) {
-	r, a, _, _, client := trio(t, patient)
-	v := a.vol
-	client.write(0, fill(1, rigBlock))
-	client.flush()
-	r.eventually("some of it is in the store", func() bool {
-		_ = v.takeCheckpoint()
-		s := v.Status()
-		return s.Checkpoint > 0 && s.Stable > 0
-	})
-	v.tail.Lock() // as trim does
-	defer v.tail.Unlock()
-	left := sync.OnceFunc(func() {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		v.super.Set = []Member{v.self()}
-	})
-	a.fake.OnOp(func(fakedisk.Op, string) error { left(); return nil }) // at the first bitmap's write
-	defer a.fake.OnOp(nil)
-	limit, err := v.raiseBases()
-	must(t, err)
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if len(v.super.Set) != 1 || limit == 0 {
-		t.Fatalf("members %v, limit %d", v.super.Set, limit)
-	}
-	for _, p := range v.peers {
-		if p.bitsThrough < limit {
-			t.Errorf("the journal is trimmed up to LSN %d, and the bitmap of %q speaks of what is past LSN %d", limit, p.node, p.bitsThrough)
-		}
-	}
-}
