@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -140,8 +141,9 @@ func (l *link) heedExclusion() error {
 	}
 	stale := false
 	err := l.v.commitSuper(func(sb *Superblock) {
-		// Since the hellos a Primary may have told us of another set.
-		switch stale = sb.SetVersion != mine.SetVersion; {
+		// Since the hellos a Primary may have told us of another set. Its version may be in
+		// the hello already: a generation that we received has it before we are told.
+		switch stale = sb.SetVersion != mine.SetVersion || !slices.Equal(sb.Set, mine.Set); {
 		case stale:
 		case excluded:
 			sb.exclude(theirs.Set, theirs.SetVersion)

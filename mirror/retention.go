@@ -83,11 +83,12 @@ func (v *Volume) raiseBases() (LSN, error) {
 	v.mu.Unlock()
 	for _, p := range v.peers {
 		v.mu.Lock()
-		_, away := p.hold()
 		base := v.position(limit)
 		behind := p.bitsThrough < limit
 		v.mu.Unlock()
-		if away || !behind {
+		// Not of one that was away: its bitmap limits what is trimmed. One that has gone
+		// away since has everything up to the limit.
+		if !behind {
 			continue
 		}
 		p.bits.SetBase(base)

@@ -303,9 +303,17 @@ func TestExclusionOvertaken(t *testing.T) {
 		"met one that has more": {
 			meeting: meeting{theirs: Description{Node: "c", Role: Secondary, Set: other}, verdict: Comparison{Verdict: WeAreBehind}},
 		},
+		"told of a set that its generation announced": {
+			meeting: meeting{theirs: Description{Node: "c", Role: Secondary, SetVersion: now.SetVersion, Set: append(other, now.Set...)},
+				verdict: Comparison{Verdict: WeAreBehind}},
+		},
 	} {
 		l.v = v
-		l.mine.Description = Description{Node: "b", Role: Secondary, SetVersion: now.SetVersion - 1,
+		version := now.SetVersion - 1
+		if name == "told of a set that its generation announced" {
+			version = now.SetVersion
+		}
+		l.mine.Description = Description{Node: "b", Role: Secondary, SetVersion: version,
 			Set: []Member{{Node: "b", Incarnation: now.Incarnation}}, History: now.History}
 		if err := l.heedExclusion(); !errors.Is(err, errAgain) {
 			t.Errorf("%s: %v", name, err)

@@ -65,8 +65,10 @@ func (c *campaign) take(ctx context.Context) bool {
 	c.done++
 	c.virtual += r.virtual
 	for what, n := range r.covered {
-		c.covered[what]++
 		c.total[what] += n
+		if n > 0 {
+			c.covered[what]++
+		}
 	}
 	if r.failed != "" {
 		c.failures = append(c.failures, r)
@@ -85,11 +87,17 @@ func (c *campaign) summary() string {
 		float64(c.done)/took.Seconds()/float64(runtime.GOMAXPROCS(0)), runtime.GOMAXPROCS(0), len(c.failures))
 }
 
-// coverage prints what was reached, how often and in how many runs.
+// coverage prints what was reached, how often and in how many runs, and what never was.
 func (c *campaign) coverage(to io.Writer) {
+	var never []string
 	for _, what := range slices.Sorted(maps.Keys(c.total)) {
+		if c.total[what] == 0 {
+			never = append(never, what)
+			continue
+		}
 		fmt.Fprintf(to, "%10d in %6d runs  %s\n", c.total[what], c.covered[what], what)
 	}
+	fmt.Fprintf(to, "\nnever: %s\n", strings.Join(never, "; "))
 }
 
 // repeats is the command that repeats a run.

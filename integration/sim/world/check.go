@@ -278,17 +278,3 @@ func describe(s mirror.Status) string {
 	}
 	return t
 }
-
-// coverStatus counts the states that were seen.
-func (w *World) coverStatus(s mirror.Status) {
-	w.cover(fmt.Sprintf("state %v %v", s.Role, s.Disk))
-	if s.Suspended {
-		w.cover("state suspended")
-	}
-	for _, p := range s.Peers {
-		w.cover(fmt.Sprintf("peer %v %v", p.Connection, p.Replication))
-		if p.Verdict != "" {
-			w.cover("verdict " + p.Verdict)
-		}
-	}
-}

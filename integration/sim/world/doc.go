@@ -6,7 +6,9 @@
 //
 // A run is two phases: faults under load, then all is mended and the replicas have to
 // converge. A seed draws a plan for it (plan.go), sizes, speeds, policies and its own
-// mix of faults.
+// mix of faults. A third of the runs begin before the volume's first promotion; half of
+// them have a journal so small that it is full again and again. What was reached is
+// counted (count.go), and a campaign says what never was.
 //
 // # Fault model
 //

@@ -130,7 +130,7 @@ func (w *World) beforeDeath(n *node, power bool) {
 			w.forgotten[m] = true
 		}
 	}
-	if len(w.holders()) == 0 && !w.plan.NoWriteCache && !w.loss {
+	if len(w.set) > 0 && len(w.holders()) == 0 && !w.plan.NoWriteCache && !w.loss {
 		w.loss, w.lost = true, true
 		w.note("sim", "nobody is left who remembers what no flush covers")
 	}
@@ -163,7 +163,8 @@ func (w *World) holders() (names []string) {
 	return names
 }
 
-// mayForce reports whether n has all that was acknowledged, and nobody leads.
+// mayForce reports whether n has all that was acknowledged, and nobody leads. A volume
+// that nobody ever led is never forced: it could become two that cannot be joined.
 func (w *World) mayForce(n *node) bool {
 	w.observe()
 	return n.up() && w.primary() == nil && slices.Contains(w.holders(), n.name)

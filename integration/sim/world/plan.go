@@ -15,6 +15,7 @@ import (
 // stays as it was: so a run that fails is made smaller.
 type plan struct {
 	Nodes        int
+	New          bool  // the faults begin before the first promotion
 	Size         int64 // bytes
 	Journal      journal.Options
 	Protocol     mirror.Protocol
@@ -73,7 +74,8 @@ func drawPlan(rng *rand.Rand) *plan {
 	p := &plan{
 		Nodes:         either(rng, 2, 2, 2, 3),
 		Size:          either[int64](rng, 16, 64, 256) * blockSize,
-		Journal:       journal.Options{Size: 32 << 20, SegmentSize: 2 << 20, AnySize: true},
+		New:           rng.IntN(3) == 0,
+		Journal:       drawJournal(rng),
 		Protocol:      either(rng, mirror.ProtocolC, mirror.ProtocolC, mirror.ProtocolB),
 		NoWriteCache:  rng.IntN(4) == 0,
 		PeerTimeout:   either(rng, 300*time.Millisecond, time.Second, 3*time.Second),
@@ -124,12 +126,24 @@ func drawPlan(rng *rand.Rand) *plan {
 	return p
 }
 
+// drawJournal draws one that no run fills, or one that many fill again and again, so
+// that records leave it, go into bitmaps, and writers wait for room. All nodes have the
+// same. Eight segments hold the longest write of a client.
+func drawJournal(rng *rand.Rand) journal.Options {
+	o := journal.Options{Size: 32 << 20, SegmentSize: 2 << 20, AnySize: true}
+	if rng.IntN(2) == 0 {
+		o.Size = either[int64](rng, 256, 512, 1024) << 10
+		o.SegmentSize = max(32<<10, o.Size/either[int64](rng, 8, 16))
+	}
+	return o
+}
+
 func (p *plan) describe() string {
-	return fmt.Sprintf("%d nodes, %d blocks, protocol %v, no write cache %v, min-in-sync %d, on no quorum %v, journal %d KiB in segments of %d KiB;\n"+
+	return fmt.Sprintf("%d nodes, new %v, %d blocks, protocol %v, no write cache %v, min-in-sync %d, on no quorum %v, journal %d KiB in segments of %d KiB;\n"+
 		"peer timeout %v, sync interval %v, retry interval %v, resync rate %d; network %v to %v, sync up to %v;\n"+
 		"%d clients that think up to %v, batches up to %d requests of up to %d blocks, hot %d, reads %d%%, flushes %d%%, FUA %d%%;\n"+
 		"%v of load with %d faults of the kinds: %s",
-		p.Nodes, p.Size/blockSize, p.Protocol, p.NoWriteCache, p.MinInSync, p.OnNoQuorum, p.Journal.Size>>10, p.Journal.SegmentSize>>10,
+		p.Nodes, p.New, p.Size/blockSize, p.Protocol, p.NoWriteCache, p.MinInSync, p.OnNoQuorum, p.Journal.Size>>10, p.Journal.SegmentSize>>10,
 		p.PeerTimeout, p.SyncInterval, p.RetryInterval, p.ResyncRate, p.Least, p.Most, p.SyncTakes,
 		p.Clients, p.Think, p.Batch, p.Largest, p.Hot, p.Reads, p.Flushes, p.FUA,
 		p.Load, len(p.Faults), strings.Join(p.Kinds, ", "))

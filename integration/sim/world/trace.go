@@ -67,6 +67,7 @@ func (h *logHandler) Handle(_ context.Context, r slog.Record) error {
 		return true
 	})
 	h.t.note(h.p.node.name, "| %s%s", r.Message, s)
+	h.p.w.coverLog(h.p, r.Message)
 	return nil
 }
 
