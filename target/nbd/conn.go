@@ -33,8 +33,9 @@ const (
 // A conn is one client's connection, from accept to close.
 type conn struct {
 	srv     *Server
-	nc      net.Conn      // during the handshake
-	sock    stream.Stream // during transmission; then nc is closed
+	nc      net.Conn      // the socket, during the handshake
+	secure  *secureConn   // TLS over it, nil without
+	sock    stream.Stream // during transmission; then nc is its own
 	log     *slog.Logger
 	session *target.Session
 	sparse  block.Sparse // the session, if it knows of holes
@@ -91,6 +92,7 @@ func newConn(s *Server, nc net.Conn, id uint64, cancel context.CancelFunc) *conn
 // serve is the connection's life: handshake, transmission, end.
 func (c *conn) serve(ctx context.Context) {
 	if err := c.shakeHands(ctx); err != nil {
+		c.secure.bye()
 		c.nc.Close()
 		if !errors.Is(err, errGoodbye) {
 			c.log.Info("handshake failed", "error", err)
@@ -99,6 +101,9 @@ func (c *conn) serve(ctx context.Context) {
 	}
 	defer c.session.Close()
 	c.log = c.log.With("export", c.session.Export.Name)
+	if c.secure != nil {
+		c.log = c.log.With("client", c.secure.client())
+	}
 	if err := c.startTransmission(); err != nil {
 		c.nc.Close()
 		c.log.Error("connection not taken over", "error", err)
@@ -109,6 +114,7 @@ func (c *conn) serve(ctx context.Context) {
 	c.reads.stop()
 	c.stopWriter()
 	c.goroutines.Wait()
+	c.secure.bye()
 	c.sock.Close()
 }
 
@@ -121,8 +127,10 @@ func (c *conn) shakeHands(ctx context.Context) error {
 	if err := c.stopReason(); err != nil {
 		return err // it may have come before the deadline and been undone by it
 	}
-	h := handshake{nc: c.nc, exports: c.srv.exports, revoked: c.stop}
-	if err := h.run(ctx); err != nil {
+	h := handshake{nc: c.nc, exports: c.srv.exports, tls: c.srv.opt.TLS.over(c.nc), log: c.log, revoked: c.stop}
+	err := h.run(ctx)
+	c.secure = h.secure
+	if err != nil {
 		return err
 	}
 	c.session = h.session
@@ -138,7 +146,11 @@ func (c *conn) startTransmission() error {
 	if c.hungUp {
 		return errHungUp
 	}
-	sock, err := stream.Open(c.nc, c.srv.opt.ProgressTimeout)
+	nc := c.nc
+	if c.secure != nil {
+		nc = c.secure
+	}
+	sock, err := stream.Open(nc, c.srv.opt.ProgressTimeout)
 	if err != nil {
 		return err
 	}

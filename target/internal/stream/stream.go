@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"bufio"
 	"net"
 	"os"
 	"sync/atomic"
@@ -38,8 +39,11 @@ type plainStream struct {
 	net.Conn
 	limit   time.Duration
 	stopped atomic.Bool
-	bufs    net.Buffers
+	out     *bufio.Writer
 }
+
+// gatherSize is how much a plainStream gathers for one write, bytes.
+const gatherSize = 64 << 10
 
 func (s *plainStream) Read(p []byte, due bool) (int, error) {
 	if due {
@@ -55,11 +59,18 @@ func (s *plainStream) Read(p []byte, due bool) (int, error) {
 // TryRead finds nothing: the runtime's read only waits.
 func (s *plainStream) TryRead([]byte) int { return 0 }
 
+// Writev gathers the parts: each write may cost as much as a record of TLS does.
 func (s *plainStream) Writev(parts [][]byte) error {
 	s.SetWriteDeadline(time.Now().Add(s.limit))
-	s.bufs = parts
-	_, err := s.bufs.WriteTo(s.Conn)
-	return err
+	if s.out == nil {
+		s.out = bufio.NewWriterSize(s.Conn, gatherSize)
+	}
+	for _, p := range parts {
+		if _, err := s.out.Write(p); err != nil {
+			return err
+		}
+	}
+	return s.out.Flush()
 }
 
 // TrySend waits: the runtime's write has no other form.
