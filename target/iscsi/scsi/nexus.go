@@ -92,7 +92,16 @@ func (n *Nexus) start(c *Command) {
 		n.read(t)
 		return
 	}
-	n.batch = append(n.batch, &t.io)
+	n.batch = append(n.batch, t.request())
+}
+
+// request hands task.io out to be submitted: the device drops the reference to
+// the data.
+func (t *task) request() *block.Request {
+	if t.io.Buf == t.c.Out {
+		t.c.Out = nil
+	}
+	return &t.io
 }
 
 // judge looks at the command alone.
@@ -180,7 +189,7 @@ func (n *Nexus) run(t *task) {
 		}
 		n.readDone(t, n.session.ReadAt(t.c.In.Bytes(), t.io.Off))
 	case planSubmit:
-		n.submit([]*block.Request{&t.io})
+		n.submit([]*block.Request{t.request()})
 	case planWork:
 		t.op.work(n, t.c)
 		n.finish(t)

@@ -65,7 +65,7 @@ func TestMediumAccessIsRefused(t *testing.T) {
 		{"VERIFY(10), reserved BYTCHK", "2f 04 00000000 00 0001 00", "5/2400@cdb1.2"},
 		{"VERIFY(10) beyond the end", "2f 00 00000800 00 0001 00", "5/2100"},
 		{"WRITE AND VERIFY(10), BYTCHK of 3", "2e 06 00000000 00 0001 00", "5/2400@cdb1.2"},
-		{"COMPARE AND WRITE beyond the end", "89 00 00000000000007ff 00000000 02 00 00", "5/2100"},
+		{"COMPARE AND WRITE beyond the end", "89 00 00000000000007ff 000000 02 00 00", "5/2100"},
 		{"COMPARE AND WRITE of too much", "89 00 0000000000000000 000000 ff 00 00", "5/2400@cdb13"},
 		{"WRITE ATOMIC with a boundary", "9c 00 0000000000000000 0001 0001 00 00", "5/2400@cdb10"},
 		{"WRITE ATOMIC of too much", "9c 00 0000000000000000 0000 0081 00 00", "5/2400@cdb12"},
