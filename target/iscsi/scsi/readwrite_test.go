@@ -85,7 +85,7 @@ func TestMediumAccessIsRefused(t *testing.T) {
 	} {
 		u, dev := newUnit(t, memory.Options{}, Config{Limits: Limits{MaxTransfer: 128 << 10}})
 		n := attach(t, u, alice)
-		if tr := u.Describe(ptr(cdbOf(tc.cdb))); tr.Length != 0 && tc.sense != "5/2400@cdb9.2" && tc.sense[:6] != "5/2400" {
+		if tr := u.Describe(ptr(cdbOf(tc.cdb))); tr.Length != 0 && tc.sense == "5/2100" && tc.cdb[:5] != "9e 12" {
 			t.Errorf("%s: described as %+v", tc.name, tr)
 		}
 		want(t, tc.name, run(n, tc.cdb, filled(0xaa, 512)...), CheckCondition, tc.sense)
