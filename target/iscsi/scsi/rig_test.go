@@ -4,12 +4,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"math/rand/v2"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/target/memory"
@@ -187,19 +183,6 @@ func runCDB(n *Nexus, cdb [16]byte, out []byte) result {
 
 func run(n *Nexus, cdb string, out ...byte) result { return runCDB(n, cdbOf(cdb), out) }
 
-// begin starts a command and gives the channel on which it ends.
-func begin(n *Nexus, cdb string, out ...byte) (*Command, signal) {
-	c := command(n, cdbOf(cdb), out)
-	done := make(signal, 1)
-	c.Done = done
-	n.Execute([]*Command{c})
-	return c, done
-}
-
-// pending reports whether a command has not ended, once all that could end it
-// has been done.
-func pending(done signal) bool { return len(done) == 0 }
-
 func filled(b byte, n int) []byte {
 	p := make([]byte, n)
 	for i := range p {
@@ -218,18 +201,4 @@ func want(tb testing.TB, what string, got result, status Status, sense string) {
 func good(tb testing.TB, what string, got result) {
 	tb.Helper()
 	want(tb, what, got, Good, "")
-}
-
-// random is a generator whose seed is printed, and taken back from LOCKSTEP_SEED.
-func random(t *testing.T) *rand.Rand {
-	t.Helper()
-	seed := uint64(time.Now().UnixNano())
-	if s := os.Getenv("LOCKSTEP_SEED"); s != "" {
-		var err error
-		if seed, err = strconv.ParseUint(s, 10, 64); err != nil {
-			t.Fatalf("LOCKSTEP_SEED=%s is no number", s)
-		}
-	}
-	t.Logf("LOCKSTEP_SEED=%d", seed)
-	return rand.New(rand.NewPCG(seed, 0))
 }

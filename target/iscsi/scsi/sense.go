@@ -22,7 +22,6 @@ const (
 	keyIllegalRequest = 0x5
 	keyUnitAttention  = 0x6
 	keyDataProtect    = 0x7
-	keyCopyAborted    = 0xa
 	keyMiscompare     = 0xe
 )
 
@@ -38,22 +37,17 @@ var (
 
 	internalFailure = cause{keyHardwareError, 0x4400}
 
-	invalidUnitField      = cause{keyIllegalRequest, 0x0e03} // in the command information unit
-	listLengthError       = cause{keyIllegalRequest, 0x1a00}
-	invalidOpcode         = cause{keyIllegalRequest, 0x2000}
-	outOfRange            = cause{keyIllegalRequest, 0x2100}
-	invalidCDBField       = cause{keyIllegalRequest, 0x2400}
-	noSuchUnit            = cause{keyIllegalRequest, 0x2500}
-	invalidListField      = cause{keyIllegalRequest, 0x2600}
-	invalidRelease        = cause{keyIllegalRequest, 0x2604}
-	savingNotSupported    = cause{keyIllegalRequest, 0x3900}
-	noRegistrationSpace   = cause{keyIllegalRequest, 0x5504}
-	setPortGroupsFailed   = cause{keyHardwareError, 0x670a}
-	tooManyTargets        = cause{keyIllegalRequest, 0x2606}
-	unsupportedTarget     = cause{keyIllegalRequest, 0x2607}
-	tooManySegments       = cause{keyIllegalRequest, 0x2608}
-	unsupportedSegment    = cause{keyIllegalRequest, 0x2609}
-	copyTargetUnreachable = cause{keyCopyAborted, 0x0d02}
+	invalidUnitField    = cause{keyIllegalRequest, 0x0e03} // in the command information unit
+	listLengthError     = cause{keyIllegalRequest, 0x1a00}
+	invalidOpcode       = cause{keyIllegalRequest, 0x2000}
+	outOfRange          = cause{keyIllegalRequest, 0x2100}
+	invalidCDBField     = cause{keyIllegalRequest, 0x2400}
+	noSuchUnit          = cause{keyIllegalRequest, 0x2500}
+	invalidListField    = cause{keyIllegalRequest, 0x2600}
+	invalidRelease      = cause{keyIllegalRequest, 0x2604}
+	savingNotSupported  = cause{keyIllegalRequest, 0x3900}
+	noRegistrationSpace = cause{keyIllegalRequest, 0x5504}
+	setPortGroupsFailed = cause{keyHardwareError, 0x670a}
 
 	writeProtected         = cause{keyDataProtect, 0x2700}
 	softwareWriteProtected = cause{keyDataProtect, 0x2702}
