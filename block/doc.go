@@ -3,6 +3,9 @@
 // reference-counted [Buffer] that carries its payload from the client's socket
 // through the journal and the peers' sockets without a copy.
 //
+// A program that waits for each of its requests is served by a [Client], which
+// has ReadAt, WriteAt and Flush.
+//
 // It is the seam between the exports (package target and below), which serve
 // anything that is a Device, and package mirror, whose Volume is one. It does
 // no I/O and knows neither protocol.

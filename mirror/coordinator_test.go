@@ -20,6 +20,7 @@ type simCoordinator struct {
 	log      []Agreement // every record that was in force
 	late     []lateSwap  // requests that may arrive yet
 	faulty   bool
+	deaf     int // so many more swaps never arrive
 	swaps    int
 	unknown  int // of them
 }
@@ -86,6 +87,11 @@ func (s *simCoordinator) Swap(ctx context.Context, _ string, base Revision, next
 	for len(s.late) > 0 && s.chance(50) { // what was sent earlier may come first
 		_ = s.apply(s.late[0])
 		s.late = s.late[1:]
+	}
+	if s.deaf > 0 {
+		s.deaf--
+		s.mu.Unlock()
+		return 0, errSimulated
 	}
 	if s.chance(20) { // it never arrives, or later
 		s.unknown++
@@ -192,5 +198,33 @@ func TestInvariant6Coordinated(t *testing.T) {
 		if was, is := sim.log[i-1], sim.log[i]; is.SetVersion <= was.SetVersion || is.Epoch < was.Epoch {
 			t.Errorf("the record went from %+v to %+v", was, is)
 		}
+	}
+}
+
+// TestCoordinatorAwayIsNotThePeer: a peer that is kept from joining by a Coordinator that
+// does not answer does not wait longer for it each time.
+func TestCoordinatorAwayIsNotThePeer(t *testing.T) {
+	sim := newSimCoordinator(seed(t))
+	r := newFakeRig(t, func(o *Options) { o.Coordinator = sim }, "a", "b")
+	a := r.node("a")
+	r.meet()
+	a.promote(false)
+	r.eventually("b is in sync", func() bool { return len(a.vol.Status().InSync) == 2 })
+	b := r.node("b")
+	b.kill()
+	r.eventually("b is out", func() bool { return len(a.vol.Status().InSync) == 1 })
+	sim.mu.Lock()
+	sim.deaf = 2
+	sim.mu.Unlock()
+	b.start()
+	r.eventually("b is back", func() bool { return len(a.vol.Status().InSync) == 2 })
+	sim.mu.Lock()
+	deaf := sim.deaf
+	sim.mu.Unlock()
+	a.vol.mu.Lock()
+	pause := a.vol.peers["b"].lag.pause
+	a.vol.mu.Unlock()
+	if deaf != 0 || pause != 0 {
+		t.Errorf("b is back, %d answers are still to be lost; it would have to wait for %v more, 0 is wanted", deaf, pause)
 	}
 }

@@ -352,6 +352,15 @@ func (c *core) shrunk() {
 // errLinkLost: the peer went away in the middle of something.
 var errLinkLost = errors.New("the connection to the peer was lost")
 
+// notThePeer is why a peer did not join although it did its part.
+type notThePeer struct {
+	what string
+	err  error
+}
+
+func (e *notThePeer) Error() string { return fmt.Sprintf("%s: %v", e.what, e.err) }
+func (e *notThePeer) Unwrap() error { return e.err }
+
 // join makes a peer that has caught up a member, in replication.md's order
 // (section 2, growth):
 //
@@ -408,7 +417,7 @@ func (c *core) joinFails(err error) {
 func (c *core) setRecorded(e setRecorded) {
 	ch := c.change
 	if e.err != nil {
-		c.joinFails(e.err)
+		c.fails("could not record the larger set", e.err)
 		return
 	}
 	c.change = change{}
@@ -543,6 +552,9 @@ func (c *core) gaveUp(err error) {
 func (c *core) fails(what string, err error) {
 	switch c.change.kind {
 	case joining:
+		if what != "" {
+			err = &notThePeer{what, err}
+		}
 		c.joinFails(err)
 	case promoting:
 		c.release()

@@ -8,7 +8,8 @@
 //
 // [Create] makes an empty replica in a directory, [Open] recovers one and
 // returns its [Volume]. A Volume is a block.Device: sessions attach to it once
-// it is Primary ([Volume.Promote]). It reaches its peers through a [Dialer] and
+// it is Primary ([Volume.Promote]), and block.Open makes one with ReadAt, WriteAt
+// and Flush. It reaches its peers through a [Dialer] and
 // takes their connections through [ReadPreamble] and [Volume.Accept]. [Compare]
 // judges two histories, and is of use without a volume. [Check] reads a replica
 // that nobody has open and says what is damaged.
@@ -104,6 +105,8 @@
 //
 // Without a Coordinator roles are set by hand, and two nodes may both be forced
 // to be Primary: that is detected and refused, not prevented. A read on a
-// Primary that was cut off and replaced by force may be old. Peers are not
-// authenticated: connect them over a network that nobody else is on.
+// Primary that was cut off and replaced by force may be old. Peers are believed
+// to be who they say. The [Dialer], and whoever calls [Volume.Accept], have them
+// prove it (with crypto/tls, say: Preamble.Node is the name to be proved), or the
+// network is one that nobody else is on.
 package mirror

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/mirror"
 )
 
@@ -51,11 +52,11 @@ func Example_twoNodes() {
 	if err := alpha.Promote(ctx, mirror.PromoteOptions{Force: true}); err != nil {
 		log.Fatal(err)
 	}
-	s, err := alpha.Attach(ctx, nil)
+	c, err := block.Open(ctx, alpha, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := write(s, 0, "written while beta was away"); err != nil {
+	if err := write(c, 0, "written while beta was away"); err != nil {
 		log.Fatal(err)
 	}
 
@@ -83,10 +84,10 @@ func Example_twoNodes() {
 	for beta.Promote(ctx, mirror.PromoteOptions{}) != nil { // until they have met again
 		time.Sleep(10 * time.Millisecond)
 	}
-	if s, err = beta.Attach(ctx, nil); err != nil {
+	if c, err = block.Open(ctx, beta, nil); err != nil {
 		log.Fatal(err)
 	}
-	text, err := read(s, 0)
+	text, err := read(c, 0)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -31,22 +31,22 @@ func ExampleVolume_CreateSnapshot() {
 		log.Fatal(err)
 	}
 	put := func(text string) {
-		s, err := vol.Attach(ctx, nil)
+		c, err := block.Open(ctx, vol, nil)
 		if err == nil {
-			err = write(s, 0, text)
-			s.Close()
+			err = write(c, 0, text)
+			c.Close()
 		}
 		if err != nil {
 			log.Fatal(err)
 		}
 	}
 	get := func(d block.Device) string {
-		s, err := d.Attach(ctx, nil)
+		c, err := block.Open(ctx, d, nil)
 		if err != nil {
 			log.Fatal(err)
 		}
-		defer s.Close()
-		text, err := read(s, 0)
+		defer c.Close()
+		text, err := read(c, 0)
 		if err != nil {
 			log.Fatal(err)
 		}

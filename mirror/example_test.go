@@ -3,7 +3,6 @@ package mirror_test
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"log"
 	"os"
@@ -36,14 +35,14 @@ func Example() {
 	if err := vol.Promote(ctx, mirror.PromoteOptions{}); err != nil {
 		log.Fatal(err)
 	}
-	s, err := vol.Attach(ctx, nil)
+	c, err := block.Open(ctx, vol, nil)
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := write(s, 4096, "hello"); err != nil {
+	if err := write(c, 4096, "hello"); err != nil {
 		log.Fatal(err)
 	}
-	text, err := read(s, 4096)
+	text, err := read(c, 4096)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -51,7 +50,7 @@ func Example() {
 	fmt.Println(st.Role, st.Disk, st.InSync[0].Node)
 	// The volume's first record began its first generation; ours is the second.
 	fmt.Printf("%q, durable through LSN %d\n", text, st.Stable)
-	s.Close()
+	c.Close()
 	if err := vol.Close(ctx); err != nil {
 		log.Fatal(err)
 	}
@@ -92,25 +91,17 @@ func openReplica(dir string, o mirror.Options) (*mirror.Volume, error) {
 
 // write puts text into a block of its own, and returns once a flush has made it
 // durable on every in-sync replica.
-func write(s block.Session, off int64, text string) error {
-	buf := block.Get(4096)
-	clear(buf.Bytes())
-	copy(buf.Bytes(), text)
-	written, flushed := make(answer, 1), make(answer, 1)
-	s.Submit([]*block.Request{{Op: block.OpWrite, Off: off, Len: 4096, Buf: buf, Done: written}})
-	err := <-written
-	s.Submit([]*block.Request{{Op: block.OpFlush, Done: flushed}})
-	return errors.Join(err, <-flushed)
+func write(c *block.Client, off int64, text string) error {
+	p := make([]byte, 4096)
+	copy(p, text)
+	if _, err := c.WriteAt(p, off); err != nil {
+		return err
+	}
+	return c.Flush()
 }
 
-// answer is told the outcome of one request.
-type answer chan error
-
-// Complete implements block.Completer.
-func (a answer) Complete(_ *block.Request, err error) { a <- err }
-
-func read(s block.Session, off int64) (string, error) {
+func read(c *block.Client, off int64) (string, error) {
 	p := make([]byte, 4096)
-	err := s.ReadAt(p, off)
+	_, err := c.ReadAt(p, off)
 	return string(bytes.TrimRight(p, "\x00")), err
 }

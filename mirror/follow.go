@@ -341,11 +341,15 @@ func (l *link) journalBatch(m Records) error {
 	if len(b.mem) == 0 {
 		return nil
 	}
+	// What comes with the records makes room for them: a stable LSN that nothing else
+	// has brought, and will not, for it would come behind them (19a).
+	v.mu.Lock()
+	v.believe(m.Stable)
+	v.mu.Unlock()
 	if err := l.awaitRoom(t.bytes); err != nil {
 		return err
 	}
 	v.mu.Lock()
-	v.believe(m.Stable)
 	notes, early := v.notes(), v.super.Protocol == ProtocolB
 	durable := v.durable
 	v.mu.Unlock()
@@ -391,13 +395,14 @@ func (b *batch) discard() {
 	b.reset()
 }
 
-// awaitRoom waits until the journal takes so many bytes. v.seq is held before
+// awaitRoom waits until the journal takes a batch of so many bytes. v.seq is held before
 // and after, not while it waits.
 func (l *link) awaitRoom(bytes int64) error {
 	v := l.v
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.journalRoom(bytes) && v.queue.n < maxQueue {
+	bytes = v.limits.batch(bytes)
+	if v.journalHas(bytes) && v.queue.n < maxQueue {
 		return nil
 	}
 	end := v.end
@@ -410,8 +415,9 @@ func (l *link) awaitRoom(bytes int64) error {
 			kick(v.syncKick)
 			kick(v.applyKick)
 			kick(v.checkpointKick)
-			return v.journalRoom(bytes) && v.queue.n < maxQueue, v.failure
+			return v.journalHas(bytes) && v.queue.n < maxQueue, v.failure
 		})
+		v.starved = false // nobody waits any more
 	}
 	v.mu.Unlock() // v.seq is taken before v.mu
 	v.seq.Lock()

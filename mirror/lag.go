@@ -157,8 +157,15 @@ func (j *lagJudge) join(now time.Time) {
 	j.joined, j.slow, j.late, j.worst = now, nil, 0, 0
 }
 
-// fail is called when it did not, although it might.
-func (j *lagJudge) fail(now time.Time) { j.wait(now, pauseLeast) }
+// fail is called when it did not, although it might. Only what it did itself makes its
+// pauses longer: a Coordinator that answers again finds it ready.
+func (j *lagJudge) fail(now time.Time, itself bool) {
+	if itself {
+		j.wait(now, pauseLeast)
+		return
+	}
+	j.after = later(j.after, now.Add(pauseLeast))
+}
 
 // drop is called when a member has to leave for which clients had to wait up to a
 // limit: it was too slow, or stalled for longer than a peer may.

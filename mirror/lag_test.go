@@ -176,7 +176,8 @@ func TestLagPauses1b(t *testing.T) {
 		s.late, s.member = nil, false
 	}
 	stalls := func(s *lagScene) { s.j.drop(s.now()); s.member = false }
-	fails := func(s *lagScene) { s.j.fail(s.now()) }
+	fails := func(s *lagScene) { s.j.fail(s.now(), true) }
+	kept := func(s *lagScene) { s.j.fail(s.now(), false) }
 	for _, tc := range []struct {
 		name string
 		what func(s *lagScene)
@@ -188,6 +189,7 @@ func TestLagPauses1b(t *testing.T) {
 		{"stalls", stalls, time.Second, []time.Duration{0, 1, 2, 4, 8}}, // how long it was a member before the first is unknown
 		{"stalls, after it stayed", stalls, 61 * time.Second, []time.Duration{0, 0, 0}},
 		{"fails to join", fails, time.Second, []time.Duration{1, 2, 4, 8}},
+		{"is kept from joining", kept, time.Second, []time.Duration{1, 1, 1, 1}},
 	} {
 		s := newLagScene(budget)
 		for i, want := range tc.want {

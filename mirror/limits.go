@@ -40,9 +40,13 @@ func (l limits) perSegment() int64 { return l.segment - l.record - l.segment/64 
 
 // room is what a round that begins with a write of n bytes takes of the journal,
 // bytes.
-func (l limits) room(n int64) int64 {
-	return ((n+2*l.round)/l.perSegment() + 3) * l.segment
-}
+func (l limits) room(n int64) int64 { return l.batch(n + 2*l.round) }
+
+// batch is what a batch of n bytes takes of the journal at most: one more segment where
+// it begins, one that a truncation may take, and one for the rest. It is all that a
+// Secondary waits for: to keep the rounds free as well, in the middle of a write whose
+// end alone makes room, would be to wait for ever.
+func (l limits) batch(n int64) int64 { return (n/l.perSegment() + 3) * l.segment }
 
 // judge refuses a write that the journal could never take.
 func (l limits) judge(r *block.Request) error {

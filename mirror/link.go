@@ -33,7 +33,8 @@ type link struct {
 
 	wmu   sync.Mutex // one frame at a time
 	wbuf  []byte
-	ended error // set once; guarded by wmu
+	out   *bufio.Writer // gathers a frame's pieces; nil where the connection takes them in one vectored write
+	ended error         // set once; guarded by wmu
 
 	// Set by the handshake, before met.
 	mine  Hello
@@ -63,8 +64,12 @@ type link struct {
 	server readServer  // as Secondary
 }
 
-// recvBuffer is how much is read from a peer's socket at once, bytes.
-const recvBuffer = 256 << 10
+const (
+	// recvBuffer is how much is read from a peer's socket at once, bytes.
+	recvBuffer = 256 << 10
+	// sendBuffer is how much is gathered for a connection without vectored writes, bytes.
+	sendBuffer = 64 << 10
+)
 
 // errAgain ends a link that is to be opened again at once.
 var errAgain = errors.New("the handshake begins again")
@@ -72,19 +77,25 @@ var errAgain = errors.New("the handshake begins again")
 // errStalled: nothing came of the peer for as long as it may be waited for.
 var errStalled = errors.New("the peer stalls")
 
+func newLink(p *peer, conn net.Conn, version uint16, dialled bool) *link {
+	l := &link{peer: p, v: p.v, conn: conn, version: version, dialled: dialled, kick: make(chan struct{}, 1),
+		in: NewFrameReader(bufio.NewReaderSize(conn, recvBuffer))}
+	if t, ok := conn.(*net.TCPConn); ok {
+		_ = t.SetNoDelay(true) // the default; batches are ours to make
+	} else {
+		l.out = bufio.NewWriterSize(conn, sendBuffer)
+	}
+	l.reads = remoteReads{slots: make(chan struct{}, maxReads), waiting: make(map[uint64]remoteRead)}
+	l.server.slots = make(chan struct{}, maxReads)
+	return l
+}
+
 // serve runs one connection to its end and reports whether the next attempt is
 // to follow at once.
 func (p *peer) serve(conn net.Conn, version uint16, dialled bool) (again bool) {
 	p.one.Lock()
 	defer p.one.Unlock()
-	v := p.v
-	if t, ok := conn.(*net.TCPConn); ok {
-		_ = t.SetNoDelay(true) // the default; batches are ours to make
-	}
-	l := &link{peer: p, v: v, conn: conn, version: version, dialled: dialled, kick: make(chan struct{}, 1),
-		in: NewFrameReader(bufio.NewReaderSize(conn, recvBuffer))}
-	l.reads = remoteReads{slots: make(chan struct{}, maxReads), waiting: make(map[uint64]remoteRead)}
-	l.server.slots = make(chan struct{}, maxReads)
+	v, l := p.v, newLink(p, conn, version, dialled)
 	l.ctx, l.stop = context.WithCancel(v.ctx)
 	// A closed context must end a read that waits for the peer.
 	unhook := context.AfterFunc(l.ctx, func() { _ = conn.Close() })

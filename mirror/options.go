@@ -34,7 +34,10 @@ type Store interface {
 	Close() error
 }
 
-// A Dialer opens a connection to a peer's node.
+// A Dialer opens a connection to a peer's node, and proves who is there and who we
+// are if that matters: package mirror does neither. Whatever wraps the connection
+// (crypto/tls, say) takes reads and writes at once, has deadlines, and is closed
+// without waiting for the peer.
 type Dialer interface {
 	Dial(ctx context.Context, node string) (net.Conn, error)
 }

@@ -28,7 +28,10 @@ func (v *Volume) trim() {
 	if err == nil && (v.journal.Used() > size/4*3 || starved && limit <= trimmed) {
 		limit, err = v.bitsInstead(size / 4)
 	}
-	if err == nil && limit > trimmed {
+	if err == nil && limit <= trimmed {
+		return // wakes nobody: whoever waits for room would ask for another trim at once
+	}
+	if err == nil {
 		v.mu.Lock()
 		v.trimmed = limit
 		v.mu.Unlock()

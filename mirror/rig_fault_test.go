@@ -164,10 +164,10 @@ func newFakeRig(t testing.TB, opts func(*Options), names ...string) *rig {
 func (n *rigNode) createFake() {
 	n.fake = fakedisk.New(uint64(len(n.name)))
 	createFakeAs(n.rig.t, n.fake, n.made())
-	if !n.rig.short {
+	if n.rig.small.Size == 0 {
 		return
 	}
-	if err := remakeJournal(n.fake, shortJournal); err != nil {
+	if err := remakeJournal(n.fake, n.rig.small); err != nil {
 		n.rig.t.Fatal(err)
 	}
 }

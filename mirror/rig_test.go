@@ -30,7 +30,7 @@ type rig struct {
 	nodes map[string]*rigNode
 	opts  func(*Options)
 	fake  bool                // on fake disks (rig_fault_test.go)
-	short bool                // with a shortJournal
+	small journal.Options     // the replicas' journals, if not as made
 	made  CreateOptions       // of every replica, but for its node's name
 	gates map[[2]string]*gate // by the nodes from and to
 	// version of the protocol that those choose who are dialled, 0: the newest.
@@ -107,17 +107,19 @@ func newRigOf(t testing.TB, size int64, fake bool, opts func(*Options), names ..
 
 // newRigMade makes replicas with what made says of the volume.
 func newRigMade(t testing.TB, made CreateOptions, fake bool, opts func(*Options), names ...string) *rig {
-	return newRigShort(t, made, fake, false, opts, names...)
+	return newRigSmall(t, made, fake, journal.Options{}, opts, names...)
 }
 
 // newShortRig makes replicas on fake disks with a shortJournal.
 func newShortRig(t testing.TB, opts func(*Options), names ...string) *rig {
-	return newRigShort(t, CreateOptions{Size: rigSize}, true, true, opts, names...)
+	return newRigSmall(t, CreateOptions{Size: rigSize}, true, shortJournal, opts, names...)
 }
 
-func newRigShort(t testing.TB, made CreateOptions, fake, short bool, opts func(*Options), names ...string) *rig {
+// newRigSmall makes replicas with journals of a size that no user can have; only on fake
+// disks, and not if small is zero.
+func newRigSmall(t testing.TB, made CreateOptions, fake bool, small journal.Options, opts func(*Options), names ...string) *rig {
 	made.Volume, made.JournalSize = rigVolume, 64<<20
-	r := &rig{t: t, nodes: map[string]*rigNode{}, opts: opts, fake: fake, short: short, made: made, gates: map[[2]string]*gate{}}
+	r := &rig{t: t, nodes: map[string]*rigNode{}, opts: opts, fake: fake, small: small, made: made, gates: map[[2]string]*gate{}}
 	for _, from := range names {
 		for _, to := range names {
 			r.gates[[2]string{from, to}] = &gate{}

@@ -132,6 +132,7 @@ func (v *Volume) admit(r *block.Request) {
 		kick(v.checkpointKick)
 		return false, nil
 	})
+	v.starved = false // nobody waits any more
 }
 
 // maxQueue bounds the records between the journal and the store, which matters
@@ -139,12 +140,13 @@ func (v *Volume) admit(r *block.Request) {
 const maxQueue = 1 << 17
 
 // journalRoom reports whether the journal can take a round that begins with a
-// write of n bytes. If it cannot, trim is told. v.mu is held.
-func (v *Volume) journalRoom(n int64) bool {
-	if v.detached != nil {
-		return true
-	}
-	v.starved = v.journal.Size()-v.journal.Used() < v.limits.room(n)
+// write of n bytes. v.mu is held.
+func (v *Volume) journalRoom(n int64) bool { return v.journalHas(v.limits.room(n)) }
+
+// journalHas reports whether so many bytes of the journal are free, and tells trim if
+// they are not. v.mu is held.
+func (v *Volume) journalHas(bytes int64) bool {
+	v.starved = v.detached == nil && v.journal.Size()-v.journal.Used() < bytes
 	return !v.starved
 }
 

@@ -295,10 +295,25 @@ func (l *link) writeBuffers(bufs net.Buffers) error {
 		return l.ended
 	}
 	_ = l.conn.SetWriteDeadline(time.Now().Add(l.v.opts.PeerTimeout))
-	if _, err := bufs.WriteTo(l.conn); err != nil {
+	if err := l.writePieces(bufs); err != nil {
 		return fmt.Errorf("send to %q: %w", l.peer.node, err)
 	}
 	return nil
+}
+
+// writePieces sends the pieces of one frame, without copying them where that can be: a
+// connection that is wrapped, in TLS say, would make a packet of each.
+func (l *link) writePieces(bufs net.Buffers) error {
+	if l.out == nil {
+		_, err := bufs.WriteTo(l.conn)
+		return err
+	}
+	for _, b := range bufs {
+		if _, err := l.out.Write(b); err != nil {
+			return err
+		}
+	}
+	return l.out.Flush()
 }
 
 // say sends what belongs behind the records: the wish for a sync, the recorded
@@ -494,16 +509,17 @@ func (l *link) mayJoin(now time.Time) bool {
 		l.peer.lag.mayJoin(now)
 }
 
-// tryJoin joins, and has a peer that could not wait longer before it tries
-// again (1b).
+// tryJoin joins, and has a peer that could not wait before it tries again: longer each
+// time (1b), unless the failure was not the peer's.
 func (l *link) tryJoin() error {
 	v, p := l.v, l.peer
 	err := v.join(l)
 	if err == nil {
 		return nil
 	}
+	var notThePeer *notThePeer
 	v.mu.Lock()
-	p.lag.fail(time.Now())
+	p.lag.fail(time.Now(), !errors.As(err, &notThePeer))
 	v.mu.Unlock()
 	return fmt.Errorf("node %q could not join the in-sync set: %w", p.node, err)
 }

@@ -262,7 +262,11 @@ func TestTrace8c(t *testing.T) {
 // may not have it (8c).
 func TestTrace8cUnacknowledged(t *testing.T) {
 	fewHeld(t)
-	u := newUndoRig(t, seed(t), func(o *Options) { slowerResync(o); o.NoResyncChecksums = true }) // or none is sent without an answer
+	u := newUndoRig(t, seed(t), func(o *Options) { // without checksums: or none is sent without an answer
+		slowerResync(o)
+		slowToDrop(o)
+		o.NoResyncChecksums = true
+	})
 	u.b.start()
 	u.eventually("blocks are acknowledged", func() bool {
 		p := u.a.peer("b").Progress
@@ -451,7 +455,7 @@ func TestResyncPauses(t *testing.T) {
 			area = 1 << 20 // the space for that is there
 		}
 		u := newUndoRigOf(t, rng, area, func(o *Options) {
-			o.ResyncRate = 256 << 10
+			o.ResyncRate = 32 << 10 // the writes below are faster, however busy the machine is
 			if o.Node == "b" {
 				o.ResyncUndo = set
 			}

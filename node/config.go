@@ -38,14 +38,33 @@ type Config struct {
 // NBDConfig says where volumes are exported.
 type NBDConfig struct {
 	Listen []Address
+	TLS    NBDTLS
 }
 
-// PeerConfig says where the other nodes reach this one.
+// PeerConfig says where the other nodes reach this one, and how they are known.
 type PeerConfig struct {
 	Listen Address
-	// AllowPlaintext lets Listen leave the loopback although peers are neither
-	// authenticated nor encrypted.
+	// TLS has all of them prove who they are, and encrypts what they are told.
+	TLS TLSFiles
+	// AllowPlaintext lets Listen and Nodes leave the loopback without TLS.
 	AllowPlaintext bool
+}
+
+// tls is what secures connections to peers, nil if nothing does.
+func (c Config) tls() *peerTLS {
+	if !c.Peer.TLS.isSet() {
+		return nil
+	}
+	return &peerTLS{c.Peer.TLS, c.Node}
+}
+
+// plaintext fails if a peer at that address must not be spoken to without TLS.
+func (c PeerConfig) plaintext(address string) error {
+	if c.TLS.isSet() || c.AllowPlaintext || (Address{"tcp", address}).Loopback() {
+		return nil
+	}
+	return fmt.Errorf("%s is another host's, and without peer.tls whoever is in between can read and change what the nodes tell each other: "+
+		"make keys with `lockstep keys` and name them in peer.tls; or, if only trusted hosts are on that network, say peer.allow-plaintext: true", address)
 }
 
 // LogConfig says what is logged, to standard error.

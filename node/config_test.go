@@ -1,9 +1,12 @@
 package node
 
 import (
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -105,7 +108,38 @@ func TestConfigWhole(t *testing.T) {
 	}
 }
 
+// tlsConfig is node alpha's, with the three files in lines 4, 5 and 6.
+func tlsConfig(ca, cert, key string) string {
+	return fmt.Sprintf("node: alpha\npeer:\n  tls:\n    ca: %s\n    cert: %s\n    key: %s\n", ca, cert, key)
+}
+
+func TestConfigTLS(t *testing.T) {
+	f := madeKeys(t, "alpha")["alpha"]
+	c, err := ParseConfig([]byte("nodes: {beta: 10.0.0.2:7790}\n"+strings.Replace(tlsConfig(f.CA, f.Cert, f.Key), "  tls:", "  listen: 0.0.0.0:7790\n  tls:", 1)), "f")
+	if err != nil || c.Peer.TLS != f {
+		t.Errorf("%+v, %v", c.Peer.TLS, err)
+	}
+	if c, err := ParseConfig([]byte("peer: {tls: }"), "f"); err != nil || c.Peer.TLS.isSet() {
+		t.Errorf("%+v, %v", c.Peer.TLS, err)
+	}
+}
+
 func TestConfigErrors(t *testing.T) {
+	files := madeKeys(t, "alpha", "beta")
+	f := files["alpha"]
+	alpha := fmt.Sprintf("{ca: %s, cert: %s, key: %s}\nnode: alpha", f.CA, f.Cert, f.Key)
+	nbdFiles := strings.TrimPrefix(alpha, "{")
+	client := madeClientKeys(t, t.TempDir(), "ann")["ann"]
+	other := func(name string, mode os.FileMode, text []byte) string {
+		path := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(path, text, mode); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	open := other("open", 0o640, read(t, f.Key))
+	junk := other("junk", 0o600, []byte("no PEM"))
+	none := other("none", 0o600, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("none")}))
 	for _, tc := range []struct{ name, text, want string }{
 		{"not YAML", "node: [alpha\nx", "f:2: not YAML"},
 		{"a policy that is not done", "volumes:\n  data:\n    after-sb-0pri: discard-least-changes", "f:3: volumes.data.after-sb-0pri: \"discard-least-changes\" is not done: which side changed fewer blocks"},
@@ -132,14 +166,48 @@ func TestConfigErrors(t *testing.T) {
 		{"peer on a unix socket", "peer: {listen: 'unix:/x'}", `f:1: peer.listen: "unix:/x" has no port number`},
 		{"peer plaintext", "peer:\n  listen: 10.0.0.1:7790", "f:2: peer.listen 10.0.0.1:7790 can be reached from other hosts"},
 		{"peer plaintext everywhere", "peer: {listen: ':7790'}", "f:1: peer.listen :7790 can be reached from other hosts"},
+		{"peer plaintext to another host", "nodes:\n  beta: 10.0.0.2:7790", `f:2: node "beta": 10.0.0.2:7790 is another host's, and without peer.tls`},
+		{"plaintext and TLS", "peer:\n  allow-plaintext: true\n  tls: " + alpha, "f:2: peer.allow-plaintext is true, but with peer.tls"},
+		{"TLS without a CA", "peer:\n  tls: {cert: /x, key: /y}", "f:2: peer.tls has no ca: it needs ca, cert and key"},
+		{"TLS without a certificate", "peer:\n  tls: {ca: /x, cert: , key: /y}", "f:2: peer.tls has no cert"},
+		{"TLS without a key", "peer:\n  tls: {ca: /x, cert: /y}", "f:2: peer.tls has no key"},
+		{"relative key", "peer:\n  tls:\n    ca: /x\n    cert: /y\n    key: z", `f:5: peer.tls.key: "z" is no absolute path`},
+		{"unknown key of TLS", "peer: {tls: {keys: /x}}", `f:1: unknown key "peer.tls.keys" (did you mean "key"?)`},
+		{"missing CA", tlsConfig("/no/ca", f.Cert, f.Key), "f:4: peer.tls.ca: /no/ca: no such file or directory"},
+		{"missing certificate", tlsConfig(f.CA, "/no/cert", f.Key), "f:5: peer.tls.cert: /no/cert: no such file or directory"},
+		{"missing key", tlsConfig(f.CA, f.Cert, "/no/key"), "f:6: peer.tls.key: /no/key: no such file or directory"},
+		{"directory for a key", tlsConfig(f.CA, f.Cert, "/dev"), "f:6: peer.tls.key: /dev: it is no file"},
+		{"device for a CA", tlsConfig("/dev/zero", f.Cert, f.Key), "f:4: peer.tls.ca: /dev/zero: it is no file"},
+		{"key that others may read", tlsConfig(f.CA, f.Cert, open), "f:6: peer.tls.key: " + open + ": others than its owner may use this key (mode 0640): run `chmod 600 " + open},
+		{"CA that is no PEM", tlsConfig(junk, f.Cert, f.Key), "f:4: peer.tls.ca: " + junk + ": it holds no certificate in PEM"},
+		{"certificate that is no PEM", tlsConfig(f.CA, junk, f.Key), "f:5: peer.tls.cert: " + junk + ": it holds no certificate in PEM"},
+		{"certificate that is none", tlsConfig(f.CA, none, f.Key), "f:5: peer.tls.cert: " + none + ": it holds a certificate that can't be read"},
+		{"key that is no PEM", tlsConfig(f.CA, f.Cert, junk), "f:6: peer.tls.key: " + junk + ": it is not the key of the certificate"},
+		{"another's key", tlsConfig(f.CA, f.Cert, files["beta"].Key), "f:6: peer.tls.key: " + files["beta"].Key + ": it is not the key of the certificate"},
+		{"another's certificate", tlsConfig(f.CA, files["beta"].Cert, files["beta"].Key), `f:5: peer.tls.cert: ` + files["beta"].Cert + `: the certificate is for ["beta"], and this node is "alpha": make one with ` + "`lockstep keys alpha`"},
+		{"a node for a CA", tlsConfig(f.Cert, f.Cert, f.Key), `f:4: peer.tls.ca: ` + f.Cert + `: the certificate of ["alpha"] is none of a CA`},
+		{"another CA", tlsConfig(madeKeys(t, "alpha")["alpha"].CA, f.Cert, f.Key), "f:5: peer.tls.cert: " + f.Cert + ": no peer would believe it, by the CA in "},
+		{"NBD over TLS without keys", "nbd:\n  tls: {mode: required, key: /y}", "f:2: nbd.tls has no cert: it needs cert and key"},
+		{"NBD TLS mode", "nbd:\n  tls: {mode: require, " + nbdFiles, `f:2: nbd.tls.mode: "require" is not one of off, optional, required (did you mean "required"?)`},
+		{"unknown key of NBD's TLS", "nbd:\n  tls: {client: {}, " + nbdFiles, `f:2: unknown key "nbd.tls.client" (did you mean "clients"?)`},
+		{"clients without a CA", "nbd:\n  tls:\n    clients: {ann: [data]}\n    cert: " + f.Cert + "\n    key: " + f.Key, "f:3: nbd.tls.clients needs nbd.tls.ca"},
+		{"clients of whom some need no TLS", "nbd:\n  tls:\n    clients: {ann: [data]}\n    <<<\n    mode: optional", "f:3: nbd.tls.clients says what each client may open, but with nbd.tls.mode: optional"},
+		{"a client of nothing", "nbd:\n  tls:\n    clients: {ann: }\n    <<<", `f:3: client "ann" has no volumes`},
+		{"a client's name", "nbd:\n  tls:\n    clients: {a/b: data}\n    <<<", `f:3: "a/b" can't name a client`},
+		{"a client's volume", "nbd:\n  tls:\n    clients:\n      ann:\n        - data\n        - data@alpha\n    <<<", `f:6: client "ann": "data@alpha" can't name a volume`},
+		{"relative key of NBD", "nbd:\n  tls:\n    cert: /x\n    key: y", `f:4: nbd.tls.key: "y" is no absolute path`},
+		{"missing CA of NBD", "nbd:\n  tls:\n    ca: /no/ca\n    cert: " + f.Cert + "\n    key: " + f.Key, "f:3: nbd.tls.ca: /no/ca: no such file or directory"},
+		{"NBD key that others may read", "nbd:\n  tls:\n    cert: " + f.Cert + "\n    key: " + open, "f:4: nbd.tls.key: " + open + ": others than its owner may use this key"},
+		{"another's key for NBD", "nbd:\n  tls:\n    cert: " + f.Cert + "\n    key: " + files["beta"].Key, "f:4: nbd.tls.key: " + files["beta"].Key + ": it is not the key of the certificate"},
+		{"a client's certificate for NBD", "nbd:\n  tls:\n    cert: " + client.Cert + "\n    key: " + client.Key, "f:3: nbd.tls.cert: " + client.Cert + ": the certificate is not for a server"},
 		{"boolean of a volume", "volumes:\n  data:\n    direct: maybe", `f:3: "maybe" is neither true nor false`},
 		{"boolean", "peer: {allow-plaintext: maybe}", `f:1: "maybe" is neither true nor false`},
 		{"node without address", "nodes: {beta: }", `f:1: node "beta" has no address`},
 		{"node address without port", "nodes: {beta: 'host:0'}", `f:1: node "beta": "host:0" can't be dialled`},
-		{"this node among nodes", "node: beta\nnodes: {beta: 'h:1'}", `f:2: nodes lists this node, "beta"`},
-		{"unknown peer", "nodes: {beta: 'h:1'}\nvolumes:\n  data:\n    peers:\n      - bete", `f:5: volume "data": peer "bete" is not in nodes (did you mean "beta"?)`},
+		{"this node among nodes", "node: beta\nnodes: {beta: 'localhost:1'}", `f:2: nodes lists this node, "beta"`},
+		{"unknown peer", "nodes: {beta: 'localhost:1'}\nvolumes:\n  data:\n    peers:\n      - bete", `f:5: volume "data": peer "bete" is not in nodes (did you mean "beta"?)`},
 		{"own peer", "node: a\nvolumes: {data: {peers: [a]}}", `f:2: volume "data" lists this node, "a", as its own peer`},
-		{"peer twice", "nodes: {b: 'h:1'}\nvolumes: {data: {peers: [b, b]}}", `f:2: volume "data" lists peer "b" twice`},
+		{"peer twice", "nodes: {b: 'localhost:1'}\nvolumes: {data: {peers: [b, b]}}", `f:2: volume "data" lists peer "b" twice`},
 		{"volume name", "volumes: {.x: {}}", `f:1: ".x" can't name a volume`},
 		{"size", "volumes: {data: {pending-limit: lots}}", `f:1: volumes.data.pending-limit: "lots" is no size`},
 		{"decimal size", "volumes: {data: {pending-limit: 64MB}}", "has a decimal unit: write MiB"},
@@ -161,7 +229,8 @@ func TestConfigErrors(t *testing.T) {
 		{"log level", "log: {level: loud}", `f:1: log.level is "loud": write debug, info, warn or error`},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			_, err := ParseConfig([]byte(tc.text), "f")
+			text := strings.Replace(tc.text, "<<<", fmt.Sprintf("ca: %s\n    cert: %s\n    key: %s", f.CA, f.Cert, f.Key), 1)
+			_, err := ParseConfig([]byte(text), "f")
 			if err == nil || !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got:  %v\nwant: %s", err, tc.want)
 			}
@@ -173,7 +242,7 @@ func TestConfigErrors(t *testing.T) {
 }
 
 func TestConfigErrorsAllAtOnce(t *testing.T) {
-	_, err := ParseConfig([]byte("node: a/b\nnbd: {listen: x}\npeer: {listen: y}\nnodes: {beta: 'h:1'}\nvolumes:\n  data:\n    peers: [gamma]\n    resync-rate: fast\nlogs: {}\n"), "f")
+	_, err := ParseConfig([]byte("node: a/b\nnbd: {listen: x}\npeer: {listen: y}\nnodes: {beta: 'localhost:1'}\nvolumes:\n  data:\n    peers: [gamma]\n    resync-rate: fast\nlogs: {}\n"), "f")
 	e, ok := errors.AsType[*ConfigError](err)
 	if !ok {
 		t.Fatal(err)
@@ -218,6 +287,7 @@ func FuzzConfig(f *testing.F) {
 	f.Add("a: &a [*a]")
 	f.Add("volumes: {? [a] : b, : }")
 	f.Add("- 1\n---\n...\n")
+	f.Add(tlsConfig("/etc/passwd", "/dev/zero", "/"))
 	f.Fuzz(func(t *testing.T, text string) {
 		c, err := ParseConfig([]byte(text), "f")
 		if err != nil {
@@ -229,8 +299,15 @@ func FuzzConfig(f *testing.F) {
 		if checkName("node", c.Node) != nil || checkSocketPath(c.Admin) != nil || c.DataDir[0] != '/' {
 			t.Fatalf("accepted: %+v", c)
 		}
-		if !c.Peer.Listen.Loopback() && !c.Peer.AllowPlaintext {
-			t.Fatalf("peers on %v without allow-plaintext", c.Peer.Listen)
+		if !c.Peer.AllowPlaintext && !c.Peer.TLS.isSet() {
+			if !c.Peer.Listen.Loopback() {
+				t.Fatalf("peers on %v without TLS or allow-plaintext", c.Peer.Listen)
+			}
+			for _, address := range c.Nodes {
+				if err := c.Peer.plaintext(address); err != nil {
+					t.Fatal(err)
+				}
+			}
 		}
 		for name, o := range c.Volumes {
 			if err := o.apply(Settings{}, c.Nodes).check(c.Node); err != nil {

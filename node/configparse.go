@@ -93,10 +93,18 @@ func (p *configParser) sections() fields {
 			p.adminSet = true
 			p.socket(&c.Admin)(v)
 		},
-		"nbd": p.section("nbd", fields{"listen": p.addresses(&c.NBD.Listen)}),
+		"nbd": p.section("nbd", fields{
+			"listen": p.addresses(&c.NBD.Listen),
+			"tls":    p.nbdTLS(&c.NBD.TLS),
+		}),
 		"peer": p.section("peer", fields{
 			"listen":          p.parsed("peer.listen", p.peerListen),
 			"allow-plaintext": p.boolean(&c.Peer.AllowPlaintext),
+			"tls": p.section("peer.tls", fields{
+				"ca":   p.tlsFile("peer.tls.ca", &c.Peer.TLS.CA),
+				"cert": p.tlsFile("peer.tls.cert", &c.Peer.TLS.Cert),
+				"key":  p.tlsFile("peer.tls.key", &c.Peer.TLS.Key),
+			}),
 		}),
 		"nodes":    p.each("nodes", p.oneNode),
 		"volumes":  p.each("volumes", p.oneVolume),
@@ -204,16 +212,50 @@ func (p *configParser) check() {
 	if _, ok := c.Nodes[c.Node]; ok {
 		p.errs.add(p.lines["nodes."+c.Node], "nodes lists this node, %q, itself: list only the others", c.Node)
 	}
-	if !c.Peer.AllowPlaintext && !c.Peer.Listen.Loopback() {
-		p.errs.add(p.lines["peer.listen"], "peer.listen %s can be reached from other hosts, and peers are neither authenticated nor encrypted yet: "+
-			"if only trusted hosts reach it, say so with peer.allow-plaintext: true", c.Peer.Listen)
-	}
+	p.checkTLS()
+	p.checkNBDTLS()
 	for name, o := range c.Volumes {
 		p.checkPeers(name, o.Peers)
 		p.checkResyncAfter(name, o.Resync.After)
 		if node := o.Split.Discards(); node != "" && node != c.Node && c.Nodes[node] == "" {
 			p.errs.add(p.lines["volumes."+name+".after-sb-0pri"], "volume %q: after-sb-0pri names node %q, which is neither this node nor in nodes", name, node)
 		}
+	}
+}
+
+// checkTLS: peers of other hosts prove who they are, or the file says that they need not.
+func (p *configParser) checkTLS() {
+	c := &p.cfg.Peer
+	set := c.TLS.isSet()
+	switch {
+	case !set && !c.AllowPlaintext && !c.Listen.Loopback():
+		p.errs.add(p.lines["peer.listen"], "peer.listen %s can be reached from other hosts, and without peer.tls whoever reaches it can pose as a peer: "+
+			"make keys with `lockstep keys` and name them in peer.tls; or, if only trusted hosts reach it, say so with peer.allow-plaintext: true", c.Listen)
+	case set && c.AllowPlaintext:
+		p.errs.add(p.lines["peer.allow-plaintext"], "peer.allow-plaintext is true, but with peer.tls no peer is spoken to without TLS: remove one of the two")
+	default:
+		for name, address := range p.cfg.Nodes {
+			if err := c.plaintext(address); err != nil && checkPeerAddress(address) == nil {
+				p.errs.add(p.lines["nodes."+name], "node %q: %v", name, err)
+			}
+		}
+	}
+	if !set {
+		return
+	}
+	usable := true
+	for key, path := range map[string]string{"ca": c.TLS.CA, "cert": c.TLS.Cert, "key": c.TLS.Key} {
+		if path == "" {
+			p.errs.add(p.lines["peer.tls"], "peer.tls has no %s: it needs ca, cert and key, each the path of a file", key)
+		}
+		usable = usable && filepath.IsAbs(path)
+	}
+	if !usable {
+		return
+	}
+	_, problems := c.TLS.read(p.cfg.Node)
+	for _, problem := range problems {
+		p.errs.add(p.lines["peer.tls."+problem.key], "peer.tls.%s: %v", problem.key, problem.err)
 	}
 }
 
@@ -268,6 +310,16 @@ func (p *configParser) absolute(at string, to *string) func(*yaml.Node) {
 			return fmt.Errorf("%q is no absolute path", s)
 		}
 		*to = filepath.Clean(s)
+		return nil
+	})
+}
+
+// tlsFile is an absolute path; a wrong one is kept, so that it is not missed as well.
+func (p *configParser) tlsFile(at string, to *string) func(*yaml.Node) {
+	return p.parsed(at, func(s string) error {
+		if *to = filepath.Clean(s); !filepath.IsAbs(s) {
+			return fmt.Errorf("%q is no absolute path", s)
+		}
 		return nil
 	})
 }

@@ -65,9 +65,15 @@ func (n *Node) settle(r CreateRequest) (Settings, error) {
 	if len(r.Peers) > 0 && over.Peers != nil && !slices.Equal(s.names(), over.Peers) {
 		err = errors.Join(err, fmt.Errorf("peers %v were asked for, but the config file says %v: make them agree", s.names(), over.Peers))
 	}
-	err = errors.Join(err, n.effective(r.Name, s).check(n.cfg.Node))
+	effective := n.effective(r.Name, s)
+	err = errors.Join(err, effective.check(n.cfg.Node))
+	for _, p := range effective.Peers {
+		if plain := n.cfg.Peer.plaintext(p.Address); p.Address != "" && plain != nil {
+			err = errors.Join(err, fmt.Errorf("peer %q: %w", p.Name, plain))
+		}
+	}
 	if len(r.Peers) == 0 {
-		s.Peers = n.effective(r.Name, s).Peers
+		s.Peers = effective.Peers
 	}
 	if err != nil {
 		return Settings{}, refuse(CodeBadRequest, "volume %q can't be created: %v", r.Name, err)

@@ -31,6 +31,9 @@
 //     is shown with the reason and what to do, and nothing of it is written. It
 //     never keeps the others from serving.
 //   - One data directory has one daemon, by a lock that ends with the process.
+//   - With peer.tls ([TLSFiles], made by [MakeKeys]) nothing is said to a peer, and
+//     nothing of it believed, before it has proved to be the node that it is taken
+//     for. Without, no other host is spoken to unless the configuration says so.
 //   - Everything that comes in from outside (configuration, admin requests,
 //     preambles of peers) has a size limit and a time limit before it is looked
 //     at, and is refused with a sentence.

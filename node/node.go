@@ -69,7 +69,10 @@ func start(o Options, e engine) (*Node, error) {
 		n.log = slog.New(slog.DiscardHandler)
 	}
 	var err error
-	if n.nbd, err = nbd.NewServer(&n.exports, nbd.Options{Log: n.log}); err != nil {
+	if n.nbd, err = nbd.NewServer(&n.exports, nbd.Options{Log: n.log, TLS: n.cfg.NBD.TLS.options()}); err != nil {
+		return nil, err
+	}
+	if err := errors.Join(n.checkTLS(), n.checkNBDTLS()); err != nil {
 		return nil, err
 	}
 	n.runner = newRunner(n.log, n.cfg.Admin)
@@ -104,9 +107,29 @@ func (n *Node) bind() (err error) {
 			return err
 		}
 		b.nbd = append(b.nbd, l)
-		if !a.Loopback() {
-			n.log.Warn("NBD clients are neither authenticated nor encrypted: whoever reaches this address can read and write every volume", "address", a.String())
+		if text := n.cfg.NBD.TLS.warning(a); text != "" {
+			n.log.Warn(text, "address", a.String())
 		}
+	}
+	return nil
+}
+
+// checkTLS refuses to start with files that no peer would be convinced by, and warns of
+// peers that need not prove anything.
+func (n *Node) checkTLS() error {
+	p := n.cfg.Peer
+	if !p.TLS.isSet() {
+		if !p.Listen.Loopback() {
+			n.log.Warn("peers are neither authenticated nor encrypted: whoever reaches this address can pose as one", "address", p.Listen.String())
+		}
+		return nil
+	}
+	id, err := p.TLS.load(n.cfg.Node)
+	if err != nil {
+		return err
+	}
+	if warning := id.warning(time.Now()); warning != "" {
+		n.log.Warn(warning)
 	}
 	return nil
 }
@@ -124,7 +147,7 @@ func (b *listeners) close() error {
 // serve begins to answer: peers first, so that a volume finds its peers, then
 // clients.
 func (n *Node) serve() {
-	n.peers = servePeers(n.bound.peer, n.log, n.routePeer)
+	n.peers = servePeers(n.bound.peer, n.cfg.tls(), n.log, n.routePeer)
 	for _, l := range n.bound.nbd {
 		n.serving.Go(func() {
 			if err := n.nbd.Serve(l); err != nil && !n.stopping.Load() {

@@ -83,7 +83,7 @@ func TestRestartFindsTheVolumes(t *testing.T) {
 	if o.PendingLimit != 8<<20 || o.ResyncRate != 7 || o.OnIOError != mirror.PassOn || o.MinInSync != 2 || o.OnNoQuorum != mirror.IOError || o.ResyncRateMin != slow || o.ResyncRateMax != 0 || !o.NoResyncChecksums || fmt.Sprint(o.Peers) != "[beta gamma]" {
 		t.Errorf("%+v", o)
 	}
-	if got := fmt.Sprint(o.Dialer); got != "{map[beta:127.0.0.1:1 gamma:127.0.0.1:3]}" {
+	if got := fmt.Sprint(o.Dialer.(dialer).addresses); got != "map[beta:127.0.0.1:1 gamma:127.0.0.1:3]" {
 		t.Error(got)
 	}
 	// A volume that only the config names can be created, and takes its settings.
@@ -137,6 +137,8 @@ func TestCreateAndConfigMustAgree(t *testing.T) {
 	wantError(t, err, CodeBadRequest, "store /elsewhere was asked for, but the config file says /nowhere/at/all")
 	_, err = cl.Create(t.Context(), CreateRequest{Name: "two", Size: 4096, Journal: "/elsewhere"})
 	wantError(t, err, CodeBadRequest, "journal /elsewhere was asked for, but the config file says /nowhere/at/all")
+	_, err = cl.Create(t.Context(), CreateRequest{Name: "three", Size: 4096, Peers: []Peer{{"gamma", "192.0.2.1:1"}}})
+	wantError(t, err, CodeBadRequest, `peer "gamma": 192.0.2.1:1 is another host's, and without peer.tls`)
 	made(t, cl, "one")
 	if got := fmt.Sprint(f.open["one"].o.Peers); got != "[beta]" {
 		t.Errorf("the peers are %s", got)

@@ -100,7 +100,7 @@ func (n *Node) options(name string) (o mirror.Options, err error) {
 	over := n.cfg.Volumes[name]
 	o = mirror.Options{
 		Node: n.cfg.Node, Volume: name, FS: fsys, Journal: journal, Store: f,
-		Peers: s.names(), Dialer: newDialer(s.Peers), Logger: n.log,
+		Peers: s.names(), Dialer: newDialer(s.Peers, n.cfg), Logger: n.log,
 		PendingLimit: s.PendingLimit, PeerTimeout: time.Duration(s.PeerTimeout), SyncInterval: time.Duration(s.SyncInterval),
 		PeerLatencyBudget: time.Duration(s.PeerLatencyBudget),
 		RetryInterval:     time.Duration(s.RetryInterval), ResyncRate: s.ResyncRate, ResyncUndo: s.ResyncUndo, SnapshotLimit: s.SnapshotLimit, SharedDisk: shared,
@@ -129,10 +129,14 @@ func sameFileSystem(dir, file string) (bool, error) {
 }
 
 // dialer reaches a volume's peers at their configured addresses.
-type dialer struct{ addresses map[string]string }
+type dialer struct {
+	addresses map[string]string
+	peer      PeerConfig
+	tls       *peerTLS // nil without
+}
 
-func newDialer(peers []Peer) dialer {
-	d := dialer{map[string]string{}}
+func newDialer(peers []Peer, c Config) dialer {
+	d := dialer{map[string]string{}, c.Peer, c.tls()}
 	for _, p := range peers {
 		d.addresses[p.Name] = p.Address
 	}
@@ -145,6 +149,17 @@ func (d dialer) Dial(ctx context.Context, node string) (net.Conn, error) {
 	if addr == "" {
 		return nil, fmt.Errorf("the address of node %q is unknown: add it to nodes in the config file", node)
 	}
+	if err := d.peer.plaintext(addr); err != nil { // one that was stored with the volume
+		return nil, err
+	}
 	var nd net.Dialer
-	return nd.DialContext(ctx, "tcp", addr)
+	conn, err := nd.DialContext(ctx, "tcp", addr)
+	if err != nil || d.tls == nil {
+		return conn, err
+	}
+	secure, err := d.tls.dial(ctx, conn, node)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return secure, nil
 }

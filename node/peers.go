@@ -16,17 +16,18 @@ const (
 	// maxGreeting is how many connections may be between accept and preamble.
 	// Whoever comes while all are taken waits in the kernel's backlog.
 	maxGreeting = 64
-	// greetingTime is how long one of them may take over its preamble.
+	// greetingTime is how long one of them may take over its handshake and preamble.
 	greetingTime = 5 * time.Second
 	// acceptPause is how long accepting rests after a failure (too many open
 	// files), so that it does not spin.
 	acceptPause = 100 * time.Millisecond
 )
 
-// peerListener lets the other nodes in: it reads from each connection which
-// volume it is for, and hands it to that volume.
+// peerListener lets the other nodes in: it has each prove who it is, reads which
+// volume it came for, and hands the connection to that volume.
 type peerListener struct {
 	l     net.Listener
+	tls   *peerTLS // nil: none is asked to prove anything
 	log   *slog.Logger
 	route func(conn net.Conn, pre mirror.Preamble, version uint16)
 
@@ -36,8 +37,8 @@ type peerListener struct {
 	wg    sync.WaitGroup
 }
 
-func servePeers(l net.Listener, log *slog.Logger, route func(net.Conn, mirror.Preamble, uint16)) *peerListener {
-	p := &peerListener{l: l, log: log, route: route, slots: make(chan struct{}, maxGreeting)}
+func servePeers(l net.Listener, tls *peerTLS, log *slog.Logger, route func(net.Conn, mirror.Preamble, uint16)) *peerListener {
+	p := &peerListener{l: l, tls: tls, log: log, route: route, slots: make(chan struct{}, maxGreeting)}
 	p.ctx, p.stop = context.WithCancel(context.Background())
 	p.wg.Go(p.accept)
 	return p
@@ -75,11 +76,11 @@ func (p *peerListener) accept() {
 	}
 }
 
-func (p *peerListener) greet(conn net.Conn) {
+func (p *peerListener) greet(raw net.Conn) {
 	defer func() { <-p.slots }()
-	drop := context.AfterFunc(p.ctx, func() { conn.Close() })
+	drop := context.AfterFunc(p.ctx, func() { raw.Close() })
 	defer drop()
-	pre, version, err := p.readPreamble(conn)
+	conn, pre, version, err := p.hear(raw)
 	if !drop() {
 		err = errors.Join(err, errStopping)
 	}
@@ -87,23 +88,35 @@ func (p *peerListener) greet(conn net.Conn) {
 		p.route(conn, pre, version)
 		return
 	}
-	p.log.Warn("a connection to the peer port was closed", "from", conn.RemoteAddr().String(), "error", err)
+	p.log.Warn("a connection to the peer port was closed", "from", raw.RemoteAddr().String(), "error", err)
 	if _, ok := errors.AsType[*mirror.VersionError](err); ok {
 		mirror.RefuseConn(conn, mirror.CodeVersion, err.Error())
 		return
 	}
-	conn.Close()
+	raw.Close()
 }
 
-func (p *peerListener) readPreamble(conn net.Conn) (mirror.Preamble, uint16, error) {
-	if err := conn.SetDeadline(time.Now().Add(greetingTime)); err != nil {
-		return mirror.Preamble{}, 0, err
+// hear takes in who came and for what, and returns the connection to go on with. Who
+// fails to prove to be the node that it says is told nothing.
+func (p *peerListener) hear(raw net.Conn) (conn net.Conn, pre mirror.Preamble, version uint16, err error) {
+	if err := raw.SetDeadline(time.Now().Add(greetingTime)); err != nil {
+		return raw, pre, 0, err
 	}
-	pre, version, err := mirror.ReadPreamble(conn)
+	conn, proves := raw, func(string) error { return nil }
+	if p.tls != nil {
+		secure, err := p.tls.accept(p.ctx, raw)
+		if err != nil {
+			return raw, pre, 0, err
+		}
+		conn, proves = secure, secure.proves
+	}
+	if pre, version, err = mirror.ReadPreamble(conn); err == nil {
+		err = proves(pre.Node)
+	}
 	if err == nil {
-		err = conn.SetDeadline(time.Time{})
+		err = raw.SetDeadline(time.Time{})
 	}
-	return pre, version, err
+	return conn, pre, version, err
 }
 
 // routePeer gives a peer's connection to the volume that it asks for.

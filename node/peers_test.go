@@ -97,7 +97,7 @@ func (l *pipeListener) Addr() net.Addr { return &net.TCPAddr{} }
 func TestSilentPeersAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &pipeListener{make(chan net.Conn, 3*maxGreeting), make(chan struct{})}
-		p := servePeers(l, slog.New(slog.DiscardHandler), func(net.Conn, mirror.Preamble, uint16) { t.Error("routed") })
+		p := servePeers(l, nil, slog.New(slog.DiscardHandler), func(net.Conn, mirror.Preamble, uint16) { t.Error("routed") })
 		var silent []net.Conn
 		for range 2 * maxGreeting {
 			ours, theirs := net.Pipe()

@@ -62,11 +62,11 @@ func newApp(in io.Reader, out, errOut io.Writer) *cli.App {
 		ErrWriter: errOut,
 		Suggest:   true,
 		Description: "`lockstep serve` runs the daemon; the other commands ask the daemon on this host,\n" +
-			"but for `check` and `journal`, which read the files of a daemon that is stopped.",
+			"but for `check` and `journal`, which read the files of a daemon that is stopped, and `keys`.",
 		Flags: []cli.Flag{globalSocket()},
 		Commands: []*cli.Command{
 			serveCommand(), createCommand(), deleteCommand(), statusCommand(), promoteCommand(),
-			demoteCommand(), connectCommand(), disconnectCommand(), exportCommand(), unexportCommand(), snapshotCommand(), splitCommand(), resyncCommand(), repairCommand(), rollbackCommand(), checkCommand(), journalCommand(), versionCommand(),
+			demoteCommand(), connectCommand(), disconnectCommand(), exportCommand(), unexportCommand(), snapshotCommand(), splitCommand(), resyncCommand(), repairCommand(), rollbackCommand(), checkCommand(), journalCommand(), keysCommand(), versionCommand(),
 		},
 		Action:         noCommand,
 		OnUsageError:   func(_ *cli.Context, err error, _ bool) error { return usage("", "%v", err) },

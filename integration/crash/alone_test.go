@@ -21,6 +21,7 @@ const aloneSize = 32 << 20
 // SIGKILL at a random moment, under load, again and again. It starts without
 // help, and every acknowledged write is there, for a kill takes no page cache.
 func TestSingleCopyKilledUnderLoad(t *testing.T) {
+	t.Parallel()
 	seed := harness.Seed(t)
 	rounds := harness.Rounds(t, 6)
 	rng := rand.New(rand.NewPCG(seed, 3))

@@ -37,6 +37,7 @@ var scenes = []scene{
 // restarted or replaced by its peer; after each round every acknowledged write
 // is readable through the Primary, and both replicas are equal.
 func TestKilledUnderLoad(t *testing.T) {
+	t.Parallel()
 	seed := harness.Seed(t)
 	rounds := harness.Rounds(t, 6)
 	rng := rand.New(rand.NewPCG(seed, 0))

@@ -31,6 +31,7 @@ const (
 // A round takes as long as eight of the other tests', and LOCKSTEP_ROUNDS counts
 // those: 1600 are 200 points.
 func TestP3SourceLostAtRandomPoints(t *testing.T) {
+	t.Parallel()
 	small := []string{"--journal-size", "64MiB"}
 	seed := harness.Seed(t)
 	w := &lineage{rng: rand.New(rand.NewPCG(seed, 7))}

@@ -18,6 +18,7 @@ import (
 // or damaged. It does not open the volume, says why and what to do, and after a
 // repair gets what was in doubt and what was written meanwhile, not the volume.
 func TestLostJournal(t *testing.T) {
+	t.Parallel()
 	for _, row := range []struct {
 		name string
 		lose func(t *testing.T, dir string)

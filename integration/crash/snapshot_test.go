@@ -21,6 +21,7 @@ import (
 // is whole or is not there; a rollback has brought the volume back, or has not begun,
 // or nobody is served, on neither node, until it is finished or taken back.
 func TestSnapshotKilled(t *testing.T) {
+	t.Parallel()
 	const size = 16 << 20
 	rounds := harness.Rounds(t, 2)
 	small := []string{"--journal-size", "64MiB"}

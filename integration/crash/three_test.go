@@ -30,6 +30,7 @@ var orders = [][3]int{{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2,
 // pair of them. A round takes as long as eight of the other tests', and
 // LOCKSTEP_ROUNDS counts those.
 func TestThreeKilledInEachOrder(t *testing.T) {
+	t.Parallel()
 	seed := harness.Seed(t)
 	rounds := max(harness.Rounds(t, 0)/8, len(orders)/2)
 	r := newTrio(t, rand.New(rand.NewPCG(seed, 4)))

@@ -196,8 +196,8 @@ func (n *Node) CLI(ctx context.Context, args ...string) (string, error) {
 
 // Check runs `lockstep check` on this node's files; damage is an error. The node
 // must not run.
-func (n *Node) Check(ctx context.Context) (string, error) {
-	return n.run(ctx, "check", "--config", n.ConfigFile())
+func (n *Node) Check(ctx context.Context, flags ...string) (string, error) {
+	return n.run(ctx, append([]string{"check", "--config", n.ConfigFile()}, flags...)...)
 }
 
 func (n *Node) run(ctx context.Context, args ...string) (string, error) {

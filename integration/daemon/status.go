@@ -14,6 +14,9 @@ type Status struct {
 	Volume     string `json:"volume"`
 	Size       int64  `json:"size"`
 	Role       string `json:"role"`
+	Serving    bool   `json:"serving"`
+	Epoch      uint64 `json:"epoch"`
+	SetVersion uint64 `json:"setVersion"`
 	Disk       string `json:"disk"`
 	End        uint64 `json:"end"`
 	Committed  uint64 `json:"committed"`
@@ -26,9 +29,16 @@ type Status struct {
 	Waiting    string `json:"waiting"`
 	Failure    string `json:"failure"`
 	Peers      []Peer `json:"peers"`
-	Undo       *Undo  `json:"undo"`
+	// Members are the in-sync set, as this node knows it.
+	Members []Member `json:"inSync"`
+	Undo    *Undo    `json:"undo"`
 	// Unfinished says that the volume is half rolled back to a snapshot.
 	Unfinished string `json:"unfinished"`
+}
+
+// A Member is a replica of the in-sync set.
+type Member struct {
+	Node string `json:"node"`
 }
 
 // Undo is what a volume's status says of the way back from a resync.

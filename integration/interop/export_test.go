@@ -24,12 +24,16 @@ type export struct {
 	network string // "tcp" or "unix"
 	addr    string
 	name    string
+	keys    string // the directory of the client's keys; with it addr is spoken to over TLS
 }
 
 // uri is how libnbd, qemu and fio write it.
 func (e export) uri() string {
 	if e.network == "unix" {
 		return "nbd+unix:///" + e.name + "?socket=" + url.QueryEscape(e.addr)
+	}
+	if e.keys != "" {
+		return "nbds://" + e.addr + "/" + e.name + "?tls-certificates=" + url.QueryEscape(e.keys)
 	}
 	return "nbd://" + e.addr + "/" + e.name
 }
@@ -68,7 +72,7 @@ func serve(t *testing.T, network, addr string, dev block.Device) export {
 			t.Errorf("the server still has %+v", st)
 		}
 	})
-	return export{network, l.Addr().String(), "disk"}
+	return export{network: network, addr: l.Addr().String(), name: "disk"}
 }
 
 // socketPath is a path short enough for a unix socket, which t.TempDir's may

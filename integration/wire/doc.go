@@ -1,6 +1,6 @@
 // Package wire puts a network between two daemons on one machine: a [Relay]
-// that forwards TCP connections, late by a fixed time, that can be cut, and that
-// can flip bits.
+// that forwards TCP connections, late by a set time, that can be cut, or held in
+// silence in one direction or both, and that can flip bits.
 //
 // A relay delays without narrowing: each piece is stamped when it arrives and
 // goes out when its time has come, however many are on the way, and Nagle's

@@ -21,7 +21,7 @@ const (
 // be called concurrently.
 type Relay struct {
 	target string
-	delay  time.Duration
+	delay  atomic.Int64 // nanoseconds
 	l      net.Listener
 	done   sync.WaitGroup
 	passed atomic.Int64 // bytes
@@ -30,6 +30,8 @@ type Relay struct {
 	spoil  int // pieces that are still to arrive with a bit flipped
 	cut    bool
 	closed bool
+	forth  chan struct{}         // closed unless Hold keeps back what goes to the target
+	back   chan struct{}         // the same of what comes from it
 	conns  map[net.Conn]struct{} // both ends of every connection
 }
 
@@ -40,7 +42,10 @@ func Listen(addr, target string, delay time.Duration) (*Relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("relay to %s: %w", target, err)
 	}
-	r := &Relay{target: target, delay: delay, l: l, conns: map[net.Conn]struct{}{}}
+	r := &Relay{target: target, l: l, conns: map[net.Conn]struct{}{}, forth: make(chan struct{}), back: make(chan struct{})}
+	r.delay.Store(int64(delay))
+	close(r.forth)
+	close(r.back)
 	r.done.Go(r.accept)
 	return r, nil
 }
@@ -67,6 +72,44 @@ func (r *Relay) Mend() {
 	r.cut = false
 }
 
+// Delay changes by how much what is sent from now on arrives later.
+func (r *Relay) Delay(d time.Duration) { r.delay.Store(int64(d)) }
+
+// Hold keeps back whatever goes to the target (forth), comes from it (back), or
+// both: bytes, new connections and the ends of connections alike, without a word to
+// either side. What was kept back goes on when a later Hold lets it.
+func (r *Relay) Hold(forth, back bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.forth, r.back = gate(r.forth, forth), gate(r.back, back)
+}
+
+// gate opens or shuts a gate, which is a channel that is closed while it is open.
+func gate(now chan struct{}, shut bool) chan struct{} {
+	select {
+	case <-now:
+		if shut {
+			return make(chan struct{})
+		}
+	default:
+		if !shut {
+			close(now)
+		}
+	}
+	return now
+}
+
+// pass waits until nothing is held in one direction.
+func (r *Relay) pass(forth bool) {
+	r.mu.Lock()
+	open := r.back
+	if forth {
+		open = r.forth
+	}
+	r.mu.Unlock()
+	<-open
+}
+
 // Spoil flips one bit of each of the next n pieces that pass, in any direction
 // of any connection. No checksum of the network's tells of it.
 func (r *Relay) Spoil(n int) {
@@ -89,6 +132,7 @@ func (r *Relay) spoilt(p []byte) {
 func (r *Relay) Close() error {
 	r.mu.Lock()
 	r.closed = true
+	r.forth, r.back = gate(r.forth, false), gate(r.back, false)
 	r.closeAll()
 	r.mu.Unlock()
 	err := r.l.Close()
@@ -139,14 +183,15 @@ func (r *Relay) relay(in net.Conn) {
 		return
 	}
 	defer r.leave(in)
+	r.pass(true)
 	out, err := net.Dial("tcp", r.target)
 	if err != nil || !r.enter(out) {
 		return
 	}
 	defer r.leave(out)
 	var both sync.WaitGroup
-	both.Go(func() { r.forward(in, out) })
-	both.Go(func() { r.forward(out, in) })
+	both.Go(func() { r.forward(in, out, true) })
+	both.Go(func() { r.forward(out, in, false) })
 	both.Wait()
 }
 
@@ -161,12 +206,12 @@ var pieces = sync.Pool{New: func() any { return new([pieceSize]byte) }}
 
 // forward carries one direction until either end closes; a half-closed
 // connection goes on in the other direction.
-func (r *Relay) forward(from, to net.Conn) {
+func (r *Relay) forward(from, to net.Conn, forth bool) {
 	way := make(chan piece, pieceLimit)
 	delivered := make(chan struct{})
 	go func() {
 		defer close(delivered)
-		deliver(way, to)
+		r.deliver(way, to, forth)
 	}()
 	for {
 		b := pieces.Get().(*[pieceSize]byte)
@@ -174,7 +219,7 @@ func (r *Relay) forward(from, to net.Conn) {
 		if n > 0 {
 			r.passed.Add(int64(n))
 			r.spoilt(b[:n])
-			way <- piece{b, n, time.Now().Add(r.delay)}
+			way <- piece{b, n, time.Now().Add(time.Duration(r.delay.Load()))}
 		}
 		if err != nil {
 			break
@@ -182,14 +227,15 @@ func (r *Relay) forward(from, to net.Conn) {
 	}
 	close(way)
 	<-delivered
+	r.pass(forth) // the end of a connection is held like its bytes
 	if t, ok := to.(*net.TCPConn); ok {
 		_ = t.CloseWrite() // it may be closed already
 	}
 }
 
-// deliver writes each piece when it is due. After a failed write it only
+// deliver writes each piece when it is due and nothing holds it. After a failed write it only
 // drains the way, so that the reading side never stands still.
-func deliver(way <-chan piece, to net.Conn) {
+func (r *Relay) deliver(way <-chan piece, to net.Conn, forth bool) {
 	// The runtime's timers round up to a millisecond while nothing else runs;
 	// the kernel's sleep, on a thread of its own and without slack, keeps to
 	// microseconds. It is unlocked again: a thread that ended would take along
@@ -201,6 +247,7 @@ func deliver(way <-chan piece, to net.Conn) {
 	for p := range way {
 		if failed == nil {
 			sleepUntil(p.due)
+			r.pass(forth)
 			_, failed = to.Write(p.b[:p.n])
 		}
 		pieces.Put(p.b)

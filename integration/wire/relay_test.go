@@ -125,3 +125,52 @@ func TestSpoilFlipsOneBitOfAPiece(t *testing.T) {
 		}
 	}
 }
+
+// What is held in one direction arrives later and whole; the other goes on.
+func TestHoldKeepsBackOneDirection(t *testing.T) {
+	for _, forth := range []bool{true, false} {
+		r, c := open(t, 0)
+		r.Hold(forth, !forth)
+		sent := []byte("0123456789")
+		if _, err := c.Write(sent); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(sent))
+		early := make(chan error, 1)
+		go func() { _, err := io.ReadFull(c, got); early <- err }()
+		if !forth { // it reached the echo, whose answer is on its way back
+			for r.Passed() < int64(2*len(sent)) {
+				time.Sleep(time.Millisecond)
+			}
+		}
+		select {
+		case err := <-early:
+			t.Fatalf("forth %v: bytes came through what is held (%v)", forth, err)
+		case <-time.After(20 * time.Millisecond):
+		}
+		r.Hold(false, false)
+		if err := <-early; err != nil || !bytes.Equal(got, sent) {
+			t.Errorf("forth %v: after the hold %q came back (%v)", forth, got, err)
+		}
+	}
+}
+
+// A relay whose traffic is held can be closed.
+func TestHeldRelayCloses(t *testing.T) {
+	r, c := open(t, 0)
+	r.Hold(true, true)
+	if _, err := c.Write([]byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	during, err := net.Dial("tcp", r.Addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer during.Close()
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(c, make([]byte, 1)); err == nil {
+		t.Error("a byte came through a closed relay")
+	}
+}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/target"
+	"github.com/lockstep-storage/lockstep/target/internal/stream"
 )
 
 const (
@@ -32,8 +33,9 @@ const (
 // A conn is one client's connection, from accept to close.
 type conn struct {
 	srv     *Server
-	nc      net.Conn // during the handshake
-	sock    stream   // during transmission; then nc is closed
+	nc      net.Conn      // the socket, during the handshake
+	secure  *secureConn   // TLS over it, nil without
+	sock    stream.Stream // during transmission; then nc is its own
 	log     *slog.Logger
 	session *target.Session
 	sparse  block.Sparse // the session, if it knows of holes
@@ -90,6 +92,7 @@ func newConn(s *Server, nc net.Conn, id uint64, cancel context.CancelFunc) *conn
 // serve is the connection's life: handshake, transmission, end.
 func (c *conn) serve(ctx context.Context) {
 	if err := c.shakeHands(ctx); err != nil {
+		c.secure.bye()
 		c.nc.Close()
 		if !errors.Is(err, errGoodbye) {
 			c.log.Info("handshake failed", "error", err)
@@ -98,6 +101,9 @@ func (c *conn) serve(ctx context.Context) {
 	}
 	defer c.session.Close()
 	c.log = c.log.With("export", c.session.Export.Name)
+	if c.secure != nil {
+		c.log = c.log.With("client", c.secure.client())
+	}
 	if err := c.startTransmission(); err != nil {
 		c.nc.Close()
 		c.log.Error("connection not taken over", "error", err)
@@ -108,7 +114,8 @@ func (c *conn) serve(ctx context.Context) {
 	c.reads.stop()
 	c.stopWriter()
 	c.goroutines.Wait()
-	c.sock.close()
+	c.secure.bye()
+	c.sock.Close()
 }
 
 func (c *conn) shakeHands(ctx context.Context) error {
@@ -120,8 +127,10 @@ func (c *conn) shakeHands(ctx context.Context) error {
 	if err := c.stopReason(); err != nil {
 		return err // it may have come before the deadline and been undone by it
 	}
-	h := handshake{nc: c.nc, exports: c.srv.exports, revoked: c.stop}
-	if err := h.run(ctx); err != nil {
+	h := handshake{nc: c.nc, exports: c.srv.exports, tls: c.srv.opt.TLS.over(c.nc), log: c.log, revoked: c.stop}
+	err := h.run(ctx)
+	c.secure = h.secure
+	if err != nil {
 		return err
 	}
 	c.session = h.session
@@ -137,13 +146,17 @@ func (c *conn) startTransmission() error {
 	if c.hungUp {
 		return errHungUp
 	}
-	sock, err := openStream(c.nc, c.srv.opt.ProgressTimeout)
+	nc := c.nc
+	if c.secure != nil {
+		nc = c.secure
+	}
+	sock, err := stream.Open(nc, c.srv.opt.ProgressTimeout)
 	if err != nil {
 		return err
 	}
 	c.sock, c.started = sock, true
 	if c.stopping != nil { // stop knew only of nc
-		sock.stopReading()
+		sock.StopReading()
 	}
 	c.in = make([]byte, readBufferSize)
 	c.batch = make([]*block.Request, 0, c.srv.opt.MaxRequests)
@@ -188,7 +201,7 @@ func (c *conn) stop(reason error) {
 	}
 	c.stopping = reason
 	if c.started {
-		c.sock.stopReading()
+		c.sock.StopReading()
 	} else {
 		c.nc.SetReadDeadline(time.Unix(1, 0))
 	}
@@ -208,7 +221,7 @@ func (c *conn) hangUp() {
 	c.room.Broadcast()
 	c.cancel()
 	if c.started {
-		c.sock.hangUp()
+		c.sock.HangUp()
 	} else {
 		c.nc.Close()
 	}

@@ -46,17 +46,25 @@
 //   - A backend's error never ends a connection; it becomes an errno in one
 //     function (errno.go). The exception is a device that does not serve any
 //     more: its requests are answered ESHUTDOWN and the connection ends.
+//
 //   - A payload's memory goes back to its pool only when its reply is written or
 //     its connection is gone and the device has completed it.
+//
 //   - Complete, which the device calls, takes one lock, and neither blocks nor
 //     writes.
+//
 //   - A stalled client costs what Options bounds, and not for longer than
 //     Options.ProgressTimeout (architecture, P7: bad input from the network).
+//
 //   - When a client is gone its session is closed before anything else is waited
 //     for (docs/replication.md section 11: no request outlives its connection).
 //
+//   - Nothing that came in plain text outlives NBD_OPT_STARTTLS: no byte is read
+//     beyond it, and what was negotiated is forgotten (tls.go).
+//
 // # What it does not promise
 //
-// There is no TLS and no authentication: who reaches the port reads and writes
-// the volume. docs/nbd.md says what else of the protocol is not there yet.
+// Without [Options.TLS] who reaches the port reads and writes every export. With
+// it a connection is not taken out of the runtime's poller and costs a copy of
+// each reply more. docs/nbd.md says what else of the protocol is not there yet.
 package nbd

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 
 	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/target"
@@ -15,7 +16,7 @@ func (h *handshake) exportName(ctx context.Context, name string) error {
 	if h.terms.extended {
 		return errors.New("nbd: NBD_OPT_EXPORT_NAME of a client that negotiated extended headers")
 	}
-	session, err := h.exports.Open(ctx, name, h.revoked)
+	session, err := h.open(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -26,6 +27,29 @@ func (h *handshake) exportName(ctx context.Context, name string) error {
 		h.out = append(h.out, make([]byte, wire.ExportNamePad)...)
 	}
 	return nil
+}
+
+// lookup finds an export that this client may open. Of another it says what it
+// says of one that is not there.
+func (h *handshake) lookup(name string) (target.Export, error) {
+	e, err := h.exports.Lookup(name)
+	if err == nil && h.admitted(e.Name) {
+		return e, nil
+	}
+	if err == nil && !h.warned {
+		h.warned = true
+		h.log.Warn("a client asked for an export that it may not open", "client", h.secure.client(), "export", e.Name)
+	}
+	return target.Export{}, fmt.Errorf("nbd: export %q: %w", name, target.ErrUnknownExport)
+}
+
+// open attaches to an export that this client may open.
+func (h *handshake) open(ctx context.Context, name string) (*target.Session, error) {
+	e, err := h.lookup(name)
+	if err != nil {
+		return nil, err
+	}
+	return h.exports.Open(ctx, e.Name, h.revoked)
 }
 
 // begin ends the handshake with an export.
@@ -48,7 +72,7 @@ func (h *handshake) list(data []byte) {
 		return
 	}
 	for _, e := range h.exports.List() {
-		if e.Listed != nil && !e.Listed() {
+		if e.Listed != nil && !e.Listed() || !h.admitted(e.Name) {
 			continue
 		}
 		b := binary.BigEndian.AppendUint32(nil, uint32(len(e.Name)))
@@ -73,11 +97,11 @@ func (h *handshake) choose(ctx context.Context, opt uint32, data []byte) {
 	)
 	if opt == wire.OptGo {
 		var s *target.Session
-		if s, err = h.exports.Open(ctx, string(name), h.revoked); err == nil {
+		if s, err = h.open(ctx, string(name)); err == nil {
 			export, info = s.Export, s.Info
 			h.begin(s)
 		}
-	} else if export, err = h.exports.Lookup(string(name)); err == nil {
+	} else if export, err = h.lookup(string(name)); err == nil {
 		info = export.Device.Info()
 	}
 	if err != nil {

@@ -2,10 +2,14 @@ package nbd
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
+	"io"
 	"net"
 	"testing"
 	"time"
 
+	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/target"
 	"github.com/lockstep-storage/lockstep/target/memory"
 	"github.com/lockstep-storage/lockstep/target/nbd/internal/wire"
@@ -25,15 +29,21 @@ func (t *tape) SetDeadline(time.Time) error      { return nil }
 func (t *tape) SetReadDeadline(time.Time) error  { return nil }
 func (t *tape) SetWriteDeadline(time.Time) error { return nil }
 
+// A countingDevice knows who is attached.
+type countingDevice interface {
+	block.Device
+	Sessions() int
+}
+
 // play lets a server hear the bytes to their end, and checks that it keeps
 // nothing.
-func play(t *testing.T, dev *memory.Device, b []byte) {
+func play(t *testing.T, dev countingDevice, opt Options, b []byte) {
 	var x target.Exports
 	if err := x.Add(target.Export{Name: "disk", Device: dev}); err != nil {
 		t.Fatal(err)
 	}
 	x.SetDefault("disk")
-	srv, err := NewServer(&x, Options{})
+	srv, err := NewServer(&x, opt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,8 +79,56 @@ func FuzzHandshake(f *testing.F) {
 		wire.Option(hello, wire.OptExtendedHeaders, nil), wire.OptGo, wire.GoData("disk"))))
 	f.Add(append(wire.Option(hello, wire.OptGo, nil)[:16], 0xff, 0xff, 0xff, 0xff, 0xff))
 	dev := memory.Sized(1 << 20)
-	f.Fuzz(func(t *testing.T, b []byte) { play(t, dev, b) })
+	f.Fuzz(func(t *testing.T, b []byte) { play(t, dev, Options{}, b) })
 }
+
+// FuzzTLS hears whole connections to servers with TLS, and what comes in place of a TLS
+// handshake.
+func FuzzTLS(f *testing.F) {
+	hello := []byte{0, 0, 0, 3}
+	start := wire.Option(hello, wire.OptStartTLS, nil)
+	f.Add(start, true)
+	f.Add(wire.Option(start, wire.OptGo, wire.GoData("disk")), true)
+	f.Add(wire.Option(hello, wire.OptStartTLS, []byte{1}), false)
+	for opt := range uint32(13) {
+		f.Add(wire.Option(hello, opt, wire.GoData("disk")), true)
+	}
+	f.Add(wire.Option(wire.Option(start, wire.OptStartTLS, nil), wire.OptAbort, nil), false)
+	ca := newAuthority(f)
+	var first recorder
+	tls.Client(&first, ca.client("ann")).Handshake() // fails: nobody answers
+	f.Add(append(start, first.Bytes()...), true)
+	f.Add(append(start, first.Bytes()[:40]...), false)
+	required, optional := ca.options(TLSRequired), ca.options(TLSOptional)
+	dev := memory.Sized(1 << 20)
+	f.Fuzz(func(t *testing.T, b []byte, isRequired bool) {
+		if isRequired {
+			play(t, closedDevice{dev, t}, required, b)
+		} else {
+			play(t, dev, optional, b)
+		}
+	})
+}
+
+// A closedDevice is for nobody.
+type closedDevice struct {
+	*memory.Device
+	t *testing.T
+}
+
+func (d closedDevice) Attach(ctx context.Context, revoked func(error)) (block.Session, error) {
+	d.t.Error("a client attaches that can't have proved anything")
+	return d.Device.Attach(ctx, revoked)
+}
+
+// A recorder keeps what is written to it.
+type recorder struct {
+	tape
+	bytes.Buffer
+}
+
+func (r *recorder) Read([]byte) (int, error)    { return 0, io.EOF }
+func (r *recorder) Write(p []byte) (int, error) { return r.Buffer.Write(p) }
 
 func FuzzRequests(f *testing.F) {
 	for form := range uint8(8) {
@@ -102,6 +160,6 @@ func FuzzRequests(f *testing.F) {
 		if isCold {
 			dev = cold
 		}
-		play(t, dev, append(hello, b...))
+		play(t, dev, Options{}, append(hello, b...))
 	})
 }

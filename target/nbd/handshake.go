@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 
 	"github.com/lockstep-storage/lockstep/target"
@@ -26,11 +27,17 @@ const (
 var errGoodbye = errors.New("the client ended the handshake")
 
 // A handshake is the first phase of a connection ("Handshake", in its fixed
-// newstyle form). It reads no byte beyond what it needs.
+// newstyle form). It reads no byte beyond what it needs: what arrives in plain
+// text behind NBD_OPT_STARTTLS is TLS, or nothing.
 type handshake struct {
-	nc       net.Conn
+	nc       net.Conn // what options are read from: the socket, then TLS over it
 	exports  *target.Exports
+	tls      TLS
+	secure   *secureConn // nc, once TLS is there
+	log      *slog.Logger
 	revoked  func(error) // handed to the export that is chosen
+	fixed    bool
+	warned   bool // of an export that it may not open; once is enough
 	noZeroes bool
 	terms    terms
 	meta     metaSelection
@@ -104,6 +111,7 @@ func (h *handshake) greet() error {
 		return fmt.Errorf("nbd: client flags %#x, of which %#x are unknown", flags, unknown)
 	}
 	h.noZeroes = flags&wire.FlagNoZeroes != 0
+	h.fixed = flags&wire.FlagFixedNewstyle != 0
 	return nil
 }
 
@@ -119,13 +127,15 @@ func (h *handshake) option(ctx context.Context) error {
 	switch {
 	case magic != wire.OptMagic:
 		return fmt.Errorf("nbd: option with magic %#x instead of %#x", magic, wire.OptMagic)
+	case opt == wire.OptExportName && h.needsTLS(opt):
+		return errors.New("nbd: NBD_OPT_EXPORT_NAME of a client without TLS, which is required")
 	case n > maxSkip, n > maxOptionData && opt == wire.OptExportName:
 		return fmt.Errorf("nbd: option %d with %d bytes of data, more than any option has", opt, n)
 	case n > maxOptionData:
 		if _, err := io.CopyN(io.Discard, h.nc, int64(n)); err != nil {
 			return fmt.Errorf("nbd: skip %d bytes of option %d: %w", n, opt, err)
 		}
-		if known(opt) {
+		if h.known(opt) && !h.needsTLS(opt) {
 			h.refuse(opt, wire.RepErrTooBig, fmt.Sprintf("%d bytes of data, at most %d are taken", n, maxOptionData))
 			return nil
 		}
@@ -138,8 +148,10 @@ func (h *handshake) option(ctx context.Context) error {
 	return h.answer(ctx, opt, data)
 }
 
-func known(opt uint32) bool {
+func (h *handshake) known(opt uint32) bool {
 	switch opt {
+	case wire.OptStartTLS:
+		return h.tls.Mode != TLSOff
 	case wire.OptExportName, wire.OptAbort, wire.OptList, wire.OptInfo, wire.OptGo, wire.OptStructuredReply,
 		wire.OptListMetaContext, wire.OptSetMetaContext, wire.OptExtendedHeaders:
 		return true
@@ -149,7 +161,13 @@ func known(opt uint32) bool {
 
 // answer is "Option types".
 func (h *handshake) answer(ctx context.Context, opt uint32, data []byte) error {
+	if h.needsTLS(opt) {
+		h.refuse(opt, wire.RepErrTLSReqd, "this server wants TLS: ask for it with NBD_OPT_STARTTLS")
+		return nil
+	}
 	switch opt {
+	case wire.OptStartTLS:
+		return h.startTLS(ctx, data)
 	case wire.OptExportName:
 		return h.exportName(ctx, string(data))
 	case wire.OptAbort:

@@ -99,7 +99,7 @@ func (h *handshake) parseMeta(opt uint32, data []byte) (export string, queries [
 	if len(rest) > 0 {
 		return no(wire.RepErrInvalid, "%d bytes follow the queries", len(rest))
 	}
-	e, err := h.exports.Lookup(string(name))
+	e, err := h.lookup(string(name))
 	if err != nil {
 		return no(refusalOf(err), "%v", err)
 	}

@@ -32,6 +32,10 @@ type Options struct {
 	// Log is told about connections and refused requests. nil discards.
 	Log *slog.Logger
 
+	// TLS says who proves what, and who may open which export. The zero value is
+	// no TLS.
+	TLS TLS
+
 	// MaxConnections is how many clients may be connected at once; more are
 	// hung up on. Each costs 256 KiB of read buffer.
 	MaxConnections int
@@ -85,6 +89,8 @@ func (o *Options) Validate() error {
 			errs = append(errs, fmt.Errorf("nbd: "+format, args...))
 		}
 	}
+	wrong(o.TLS.Mode < TLSOff || o.TLS.Mode > TLSRequired, "TLS.Mode is %d, which is none", o.TLS.Mode)
+	wrong(o.TLS.Mode != TLSOff && o.TLS.Config == nil, "TLS has no Config")
 	wrong(o.MaxConnections < 1, "MaxConnections is %d, at least 1 is needed", o.MaxConnections)
 	wrong(o.MaxRequests < 1 || o.MaxRequests > 1<<16, "MaxRequests is %d, 1 to 65536 are possible", o.MaxRequests)
 	wrong(o.MaxBytes < wire.MaxPayload, "MaxBytes is %d, one request may need %d", o.MaxBytes, wire.MaxPayload)

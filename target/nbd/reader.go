@@ -56,7 +56,7 @@ func (c *conn) gather() bool {
 func (c *conn) fill() error {
 	partial := c.w > c.r
 	c.makeRoom()
-	n, err := c.sock.read(c.in[c.w:], partial)
+	n, err := c.sock.Read(c.in[c.w:], partial)
 	c.w += n
 	if n == 0 && err != nil {
 		return fmt.Errorf("nbd: read a request after %d bytes of its header: %w", c.w, err)
@@ -68,7 +68,7 @@ func (c *conn) fill() error {
 // next fill meets the errors.
 func (c *conn) fillNow() bool {
 	c.makeRoom()
-	n := c.sock.tryRead(c.in[c.w:])
+	n := c.sock.TryRead(c.in[c.w:])
 	c.w += n
 	return n > 0
 }
@@ -214,7 +214,7 @@ func (c *conn) skip(n int) error {
 // readFull fills p from the socket, as long as there is progress.
 func (c *conn) readFull(p []byte) error {
 	for got := 0; got < len(p); {
-		n, err := c.sock.read(p[got:], true)
+		n, err := c.sock.Read(p[got:], true)
 		got += n
 		if err != nil && got < len(p) {
 			return fmt.Errorf("nbd: read a request's payload, %d bytes to go: %w", len(p)-got, err)

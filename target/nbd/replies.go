@@ -1,6 +1,7 @@
 package nbd
 
 import (
+	"github.com/lockstep-storage/lockstep/target/internal/stream"
 	"github.com/lockstep-storage/lockstep/target/nbd/internal/wire"
 )
 
@@ -146,7 +147,7 @@ func (c *conn) write(list *request, wait bool) bool {
 		c.sent(b.writeTo(c.sock))
 		return true
 	}
-	rest, err := c.sock.trySend(b.iov)
+	rest, err := c.sock.TrySend(b.iov)
 	c.sent(err)
 	b.left = rest
 	return err != nil || len(rest) == 0
@@ -226,14 +227,14 @@ func (b *replyBuffer) payload(p []byte) {
 }
 
 // writeTo writes everything, at most about writeChunk bytes at a time.
-func (b *replyBuffer) writeTo(s stream) error {
+func (b *replyBuffer) writeTo(s stream.Stream) error {
 	for rest := b.left; len(rest) > 0; {
 		n, size := 1, len(rest[0])
 		for n < len(rest) && size+len(rest[n]) <= writeChunk {
 			size += len(rest[n])
 			n++
 		}
-		if err := s.writev(rest[:n]); err != nil {
+		if err := s.Writev(rest[:n]); err != nil {
 			return err
 		}
 		rest = rest[n:]

@@ -44,6 +44,7 @@ const (
 	RepErrUnsup            = RepErr | 1
 	RepErrPolicy           = RepErr | 2
 	RepErrInvalid          = RepErr | 3
+	RepErrTLSReqd          = RepErr | 5
 	RepErrUnknown          = RepErr | 6
 	RepErrShutdown         = RepErr | 7
 	RepErrTooBig           = RepErr | 9

@@ -1,12 +1,12 @@
 //go:build !linux
 
-package nbd
+package stream
 
 import (
 	"net"
 	"time"
 )
 
-func openStream(nc net.Conn, limit time.Duration) (stream, error) {
+func Open(nc net.Conn, limit time.Duration) (Stream, error) {
 	return &plainStream{Conn: nc, limit: limit}, nil
 }

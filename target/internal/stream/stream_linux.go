@@ -1,4 +1,4 @@
-package nbd
+package stream
 
 import (
 	"errors"
@@ -37,15 +37,15 @@ type socketStream struct {
 	closed bool
 }
 
-// openStream takes nc's socket over; nc must not be used any more.
-func openStream(nc net.Conn, limit time.Duration) (stream, error) {
+// Open takes nc's socket over; nc must not be used any more.
+func Open(nc net.Conn, limit time.Duration) (Stream, error) {
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
 		return &plainStream{Conn: nc, limit: limit}, nil
 	}
 	raw, err := sc.SyscallConn()
 	if err != nil {
-		return nil, fmt.Errorf("nbd: take over a socket: %w", err)
+		return nil, fmt.Errorf("stream: take over a socket: %w", err)
 	}
 	fd := -1
 	var dupErr error
@@ -53,7 +53,7 @@ func openStream(nc net.Conn, limit time.Duration) (stream, error) {
 		fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 0)
 	})
 	if err = errors.Join(err, dupErr); err != nil {
-		return nil, fmt.Errorf("nbd: take over a socket: %w", err)
+		return nil, fmt.Errorf("stream: take over a socket: %w", err)
 	}
 	nc.Close() // takes it out of the runtime's poller; the duplicate lives on
 	tv := unix.NsecToTimeval(limit.Nanoseconds())
@@ -64,12 +64,12 @@ func openStream(nc net.Conn, limit time.Duration) (stream, error) {
 	)
 	if err != nil {
 		unix.Close(fd)
-		return nil, fmt.Errorf("nbd: prepare a socket: %w", err)
+		return nil, fmt.Errorf("stream: prepare a socket: %w", err)
 	}
 	return &socketStream{fd: fd}, nil
 }
 
-func (s *socketStream) read(p []byte, due bool) (int, error) {
+func (s *socketStream) Read(p []byte, due bool) (int, error) {
 	for {
 		n, err := unix.Read(s.fd, p)
 		switch {
@@ -87,7 +87,7 @@ func (s *socketStream) read(p []byte, due bool) (int, error) {
 	}
 }
 
-func (s *socketStream) tryRead(p []byte) int {
+func (s *socketStream) TryRead(p []byte) int {
 	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, uintptr(s.fd), uintptr(unsafe.Pointer(unsafe.SliceData(p))), uintptr(len(p)), unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {
 		return 0
@@ -95,7 +95,7 @@ func (s *socketStream) tryRead(p []byte) int {
 	return int(n)
 }
 
-func (s *socketStream) writev(parts [][]byte) error {
+func (s *socketStream) Writev(parts [][]byte) error {
 	for len(parts) > 0 {
 		n, err := s.writeSome(parts)
 		switch err {
@@ -124,7 +124,7 @@ func skipBytes(parts [][]byte, n int) [][]byte {
 	return parts
 }
 
-func (s *socketStream) trySend(parts [][]byte) ([][]byte, error) {
+func (s *socketStream) TrySend(parts [][]byte) ([][]byte, error) {
 	for len(parts) > 0 {
 		n, err := s.send(parts)
 		switch err {
@@ -164,8 +164,8 @@ func (s *socketStream) writeSome(parts [][]byte) (int, error) {
 	return unix.Writev(s.fd, parts[:min(len(parts), maxVector)])
 }
 
-func (s *socketStream) stopReading() { s.shutdown(unix.SHUT_RD) }
-func (s *socketStream) hangUp()      { s.shutdown(unix.SHUT_RDWR) }
+func (s *socketStream) StopReading() { s.shutdown(unix.SHUT_RD) }
+func (s *socketStream) HangUp()      { s.shutdown(unix.SHUT_RDWR) }
 
 func (s *socketStream) shutdown(how int) {
 	s.mu.Lock()
@@ -175,7 +175,7 @@ func (s *socketStream) shutdown(how int) {
 	}
 }
 
-func (s *socketStream) close() {
+func (s *socketStream) Close() {
 	const pause = 2 * time.Millisecond
 	for waited := time.Duration(0); waited < lingerTime && s.unsent() > 0; waited += pause {
 		time.Sleep(pause)
