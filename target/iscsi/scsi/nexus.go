@@ -95,11 +95,16 @@ func (n *Nexus) start(c *Command) {
 	n.batch = append(n.batch, t.request())
 }
 
-// request hands task.io out to be submitted: the device drops the reference to
-// the data.
+// request hands task.io out to be submitted. The data of a write becomes the
+// device's as it came, unless there is more of it than the command takes.
 func (t *task) request() *block.Request {
-	if t.io.Buf == t.c.Out {
-		t.c.Out = nil
+	if t.io.Op != block.OpWrite {
+		return &t.io
+	}
+	if out := t.c.Out; int64(len(out.Bytes())) == t.io.Len {
+		t.io.Buf, t.c.Out = out, nil
+	} else {
+		t.io.Buf = copyOf(out.Bytes()[:t.io.Len])
 	}
 	return &t.io
 }

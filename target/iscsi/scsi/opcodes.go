@@ -10,6 +10,8 @@ const (
 	// that is neither conflicts with none that is persistent.
 	reads traits = 1 << iota
 	writes
+	// alters: it conflicts as writes do, but the medium may be write protected.
+	alters
 	// duringAttention: a pending unit attention does not end it.
 	duringAttention
 	// duringReserve: a RESERVE(6) of another nexus does not end it.
@@ -86,7 +88,7 @@ func opcodes() []opcode {
 		{code: 0x08, action: no, name: "READ(6)", length: 6, usage: "1fffffff", traits: reads, transfer: blocksIn, judge: judgeRead},
 		{code: 0x0a, action: no, name: "WRITE(6)", length: 6, usage: "1fffffff", traits: writes, transfer: blocksOut, judge: judgeWrite},
 		{code: 0x12, action: no, name: "INQUIRY", length: 6, usage: "01ffffff", traits: always, transfer: in(3, 2), judge: nothing, now: inquiry},
-		{code: 0x15, action: no, name: "MODE SELECT(6)", length: 6, usage: "110000ff", traits: writes | anyAccessState, transfer: list(4, 1), judge: judgeModeSelect, now: modeSelect},
+		{code: 0x15, action: no, name: "MODE SELECT(6)", length: 6, usage: "110000ff", traits: alters | anyAccessState, transfer: list(4, 1), judge: judgeModeSelect, now: modeSelect},
 		{code: 0x16, action: no, name: "RESERVE(6)", length: 6, usage: "00000000", judge: nothing, now: reserve6},
 		{code: 0x17, action: no, name: "RELEASE(6)", length: 6, usage: "00000000", traits: duringReserve, judge: nothing, now: release6},
 		{code: 0x1a, action: no, name: "MODE SENSE(6)", length: 6, usage: "08ffffff", traits: reads | anyAccessState, transfer: in(4, 1), judge: nothing, now: modeSense},
@@ -98,10 +100,10 @@ func opcodes() []opcode {
 		{code: 0x2e, action: no, name: "WRITE AND VERIFY(10)", length: 10, usage: "16ffffffff1fffff", traits: writes, transfer: blocksOut, judge: judgeWriteVerify, work: writeVerify},
 		{code: 0x2f, action: no, name: "VERIFY(10)", length: 10, usage: "16ffffffff1fffff", traits: reads, transfer: verifyOut, judge: judgeVerify, work: verify},
 		{code: 0x34, action: no, name: "PRE-FETCH(10)", length: 10, usage: "02ffffffff1fffff", traits: reads, judge: judgePrefetch, work: prefetch},
-		{code: 0x35, action: no, name: "SYNCHRONIZE CACHE(10)", length: 10, usage: "02ffffffff1fffff", traits: writes, judge: judgeSync},
+		{code: 0x35, action: no, name: "SYNCHRONIZE CACHE(10)", length: 10, usage: "02ffffffff1fffff", traits: alters, judge: judgeSync},
 		{code: 0x41, action: no, name: "WRITE SAME(10)", length: 10, usage: "18ffffffff1fffff", traits: writes, transfer: writeSameOut, judge: judgeWriteSame, work: writeSame},
 		{code: 0x42, action: no, name: "UNMAP", length: 10, usage: "01000000001fffff", traits: writes, transfer: list(7, 2), judge: judgeUnmap, work: unmap},
-		{code: 0x55, action: no, name: "MODE SELECT(10)", length: 10, usage: "110000000000ffff", traits: writes | anyAccessState, transfer: list(7, 2), judge: judgeModeSelect, now: modeSelect},
+		{code: 0x55, action: no, name: "MODE SELECT(10)", length: 10, usage: "110000000000ffff", traits: alters | anyAccessState, transfer: list(7, 2), judge: judgeModeSelect, now: modeSelect},
 		{code: 0x5a, action: no, name: "MODE SENSE(10)", length: 10, usage: "18ffff000000ffff", traits: reads | anyAccessState, transfer: in(7, 2), judge: nothing, now: modeSense},
 		{code: 0x5e, action: 0, name: "PERSISTENT RESERVE IN, READ KEYS", length: 10, usage: "000000000000ffff", traits: anyAccessState, transfer: in(7, 2), judge: nothing, now: readKeys},
 		{code: 0x5e, action: 1, name: "PERSISTENT RESERVE IN, READ RESERVATION", length: 10, usage: "000000000000ffff", traits: anyAccessState, transfer: in(7, 2), judge: nothing, now: readReservation},
@@ -122,7 +124,7 @@ func opcodes() []opcode {
 		{code: 0x8e, action: no, name: "WRITE AND VERIFY(16)", length: 16, usage: "16ffffffffffffffffffffffff1f", traits: writes, transfer: blocksOut, judge: judgeWriteVerify, work: writeVerify},
 		{code: 0x8f, action: no, name: "VERIFY(16)", length: 16, usage: "16ffffffffffffffffffffffff1f", traits: reads, transfer: verifyOut, judge: judgeVerify, work: verify},
 		{code: 0x90, action: no, name: "PRE-FETCH(16)", length: 16, usage: "02ffffffffffffffffffffffff1f", traits: reads, judge: judgePrefetch, work: prefetch},
-		{code: 0x91, action: no, name: "SYNCHRONIZE CACHE(16)", length: 16, usage: "02ffffffffffffffffffffffff1f", traits: writes, judge: judgeSync},
+		{code: 0x91, action: no, name: "SYNCHRONIZE CACHE(16)", length: 16, usage: "02ffffffffffffffffffffffff1f", traits: alters, judge: judgeSync},
 		{code: 0x93, action: no, name: "WRITE SAME(16)", length: 16, usage: "19ffffffffffffffffffffffff1f", traits: writes, transfer: writeSameOut, judge: judgeWriteSame, work: writeSame},
 		{code: 0x9c, action: no, name: "WRITE ATOMIC(16)", length: 16, usage: "18ffffffffffffffff0000ffff1f", traits: writes, transfer: blocksOut, judge: judgeWriteAtomic, offered: hasAtomic},
 		{code: 0x9e, action: 0x10, name: "READ CAPACITY(16)", length: 16, usage: "000000000000000000ffffffff00", transfer: in(10, 4), judge: nothing, now: readCapacity16},
@@ -131,7 +133,7 @@ func opcodes() []opcode {
 		{code: 0xa3, action: 0x0a, name: "REPORT TARGET PORT GROUPS", length: 12, usage: "0000000000ffffffff00", traits: anyAccessState, transfer: in(6, 4), judge: nothing, now: reportPortGroups},
 		{code: 0xa3, action: 0x0c, name: "REPORT SUPPORTED OPERATION CODES", length: 12, usage: "0087ffffffffffffff00", traits: anyAccessState, transfer: in(6, 4), judge: nothing, now: reportOpcodes},
 		{code: 0xa3, action: 0x0d, name: "REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS", length: 12, usage: "0080000000ffffffff00", traits: anyAccessState, transfer: in(6, 4), judge: nothing, now: reportFunctions},
-		{code: 0xa4, action: 0x0a, name: "SET TARGET PORT GROUPS", length: 12, usage: "0000000000ffffffff00", traits: writes | anyAccessState, transfer: list(6, 4), judge: judgeSetPortGroups, work: setPortGroups, offered: canSetPortGroups},
+		{code: 0xa4, action: 0x0a, name: "SET TARGET PORT GROUPS", length: 12, usage: "0000000000ffffffff00", traits: alters | anyAccessState, transfer: list(6, 4), judge: judgeSetPortGroups, work: setPortGroups, offered: canSetPortGroups},
 		{code: 0xa8, action: no, name: "READ(12)", length: 12, usage: "18ffffffffffffffff1f", traits: reads, transfer: blocksIn, judge: judgeRead},
 		{code: 0xaa, action: no, name: "WRITE(12)", length: 12, usage: "18ffffffffffffffff1f", traits: writes, transfer: blocksOut, judge: judgeWrite},
 		{code: 0xae, action: no, name: "WRITE AND VERIFY(12)", length: 12, usage: "16ffffffffffffffff1f", traits: writes, transfer: blocksOut, judge: judgeWriteVerify, work: writeVerify},

@@ -198,6 +198,8 @@ func (r *registrations) register(id nexusID, at int, q reserveRequest, limit int
 		}
 	case at >= 0:
 		r.unregister(at, out)
+	default: // of nobody, nothing
+		return out
 	}
 	r.aptpl = q.aptpl
 	r.generation++

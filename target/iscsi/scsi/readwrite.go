@@ -82,20 +82,13 @@ func judgeWriteAtomic(n *Nexus, c *Command) plan {
 
 func hasAtomic(_ *Unit, g *geometry) bool { return g.maxAtomic > 0 }
 
-// planWrite makes the data, as it came, the request's.
 func (n *Nexus) planWrite(c *Command) plan {
 	t := &c.task
 	size := t.end - t.off
-	b, ok := c.data(int(size))
-	if !ok {
+	if _, ok := c.data(int(size)); !ok {
 		return planEnded
 	}
 	t.io = block.Request{Op: block.OpWrite, FUA: fua(&c.CDB), Off: t.off, Len: size, Done: t}
-	if len(c.Out.Bytes()) == int(size) {
-		t.io.Buf = c.Out
-		return planSubmit
-	}
-	t.io.Buf = copyOf(b)
 	return planSubmit
 }
 

@@ -11,6 +11,9 @@ type nexusID struct {
 type reservations struct {
 	reserved   *nexusID // by RESERVE(6)
 	persistent registrations
+	// changing: a PERSISTENT RESERVE OUT has found no RESERVE(6), and is about to
+	// make persistent another.
+	changing bool
 }
 
 // conflict reports whether a command of a nexus meets a reservation that is
@@ -19,7 +22,7 @@ func (r *reservations) conflict(id nexusID, op *opcode) bool {
 	if r.reserved != nil && *r.reserved != id && !op.has(duringReserve) {
 		return true
 	}
-	return r.persistent.conflict(id, op.has(reads), op.has(writes))
+	return r.persistent.conflict(id, op.has(reads), op.has(writes|alters))
 }
 
 func (r *reservations) nexusLost(id nexusID) {
@@ -31,7 +34,7 @@ func (r *reservations) nexusLost(id nexusID) {
 // reserve6: who meets another's reservation does not come here.
 func reserve6(n *Nexus, c *Command) {
 	r := &n.unit.reservations
-	if len(r.persistent.list) > 0 {
+	if len(r.persistent.list) > 0 || r.changing {
 		c.Status = ReservationConflict
 		return
 	}

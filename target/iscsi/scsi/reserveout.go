@@ -123,11 +123,17 @@ func reserveOut(n *Nexus, c *Command) {
 	}
 	u.mu.Lock()
 	old, reserved := u.reservations.persistent, u.reservations.reserved != nil
+	u.reservations.changing = !reserved
 	u.mu.Unlock()
 	if reserved {
 		c.Status = ReservationConflict
 		return
 	}
+	defer func() {
+		u.mu.Lock()
+		u.reservations.changing = false
+		u.mu.Unlock()
+	}()
 	next, out := old.apply(n.id, q, u.cfg.Limits.Registrants)
 	switch out.status {
 	case ReservationConflict:

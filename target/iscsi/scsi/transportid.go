@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"strings"
+	"unicode/utf8"
 )
 
 // The TransportID of iSCSI (SPC-4, 7.6.4.6): protocol identifier and format,
@@ -42,11 +43,11 @@ func parseTransportID(b []byte) (initiator string, rest []byte, ok bool) {
 	}
 	name, rest := b[4:4+n], b[4+n:]
 	end := bytes.IndexByte(name, 0)
-	if end < 0 || end > maxPortName {
+	if end < 0 || !utf8.Valid(name[:end]) {
 		return "", nil, false
 	}
 	initiator = portName(string(name[:end]))
-	return initiator, rest, strings.Contains(initiator, isidMark)
+	return initiator, rest, strings.Contains(initiator, isidMark) && len(initiator) <= maxPortName
 }
 
 // portName is a name in the form in which names are compared.

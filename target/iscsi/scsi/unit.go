@@ -8,6 +8,7 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"unicode/utf8"
 
 	"github.com/lockstep-storage/lockstep/block"
 )
@@ -43,7 +44,7 @@ type Limits struct {
 	// 8.
 	Workers int
 	// Registrants is how many I_T nexuses may be registered for persistent
-	// reservations, default 256.
+	// reservations, 1 to 512, default 256.
 	Registrants int
 }
 
@@ -159,7 +160,7 @@ func (cfg *Config) complete() error {
 	}{
 		{"MaxTransfer", &l.MaxTransfer, 8 << 20, 64 << 10, block.MaxBuffer},
 		{"Workers", &l.Workers, 8, 1, 1024},
-		{"Registrants", &l.Registrants, 256, 1, 4096},
+		{"Registrants", &l.Registrants, 256, 1, 512},
 	} {
 		if *f.v == 0 {
 			*f.v = f.def
@@ -199,8 +200,9 @@ type Events struct {
 // It fails as block.Device.Attach does. A second nexus of the same two ports may
 // be open while the first is not yet closed: both are the same to reservations.
 func (u *Unit) Attach(ctx context.Context, initiator string, port Port, events Events) (*Nexus, error) {
-	if initiator == "" || len(initiator) > maxPortName {
-		return nil, fmt.Errorf("scsi: an initiator port's name of %d bytes makes no sense, it has 1 to %d", len(initiator), maxPortName)
+	initiator = portName(initiator)
+	if initiator == "" || len(initiator) > maxPortName || !utf8.ValidString(initiator) {
+		return nil, fmt.Errorf("scsi: %.300q is no initiator port's name: that is 1 to %d bytes of UTF-8", initiator, maxPortName)
 	}
 	revoked := events.Revoked
 	if revoked == nil {
@@ -211,7 +213,7 @@ func (u *Unit) Attach(ctx context.Context, initiator string, port Port, events E
 		return nil, fmt.Errorf("scsi: attach to the device: %w", err)
 	}
 	n := &Nexus{
-		unit: u, session: s, id: nexusID{portName(initiator), port.RelativeID}, port: port, events: events,
+		unit: u, session: s, id: nexusID{initiator, port.RelativeID}, port: port, events: events,
 		geo: geometryOf(u.cfg.Device.Info(), u.cfg.Limits),
 	}
 	n.idle.L = &u.mu

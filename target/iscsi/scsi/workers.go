@@ -11,8 +11,9 @@ type workers struct {
 
 	more        sync.Cond
 	first, last *task
-	running     int
-	idle        int
+	queued      int // tasks between first and last
+	running     int // goroutines
+	busy        int // those of them that have a task in hands
 	over        bool
 	goroutines  sync.WaitGroup
 }
@@ -31,8 +32,9 @@ func (w *workers) add(t *task) {
 		w.last.queued = t
 	}
 	w.last = t
+	w.queued++
 	switch {
-	case w.idle > 0:
+	case w.queued <= w.running-w.busy:
 		w.more.Signal()
 	case w.running < w.max:
 		w.running++
@@ -55,12 +57,21 @@ func (w *workers) drop(t *task) {
 		w.last = prev
 	}
 	t.queued = nil
+	w.queued--
 }
 
 func (w *workers) work() {
 	for t := w.next(); t != nil; t = w.next() {
 		w.n.run(t)
+		w.free()
 	}
+}
+
+func (w *workers) free() {
+	mu := &w.n.unit.mu
+	mu.Lock()
+	defer mu.Unlock()
+	w.busy--
 }
 
 // next waits for a task; nil means that there will be none.
@@ -68,11 +79,9 @@ func (w *workers) next() *task {
 	mu := &w.n.unit.mu
 	mu.Lock()
 	defer mu.Unlock()
-	w.idle++
 	for w.first == nil && !w.over {
 		w.more.Wait()
 	}
-	w.idle--
 	t := w.first
 	if t == nil {
 		w.running--
@@ -82,6 +91,8 @@ func (w *workers) next() *task {
 		w.last = nil
 	}
 	t.queued = nil
+	w.queued--
+	w.busy++
 	t.state = stateRunning
 	return t
 }
