@@ -71,6 +71,9 @@ func (c *conn) logout(h *wire.Header) error {
 		c.push()
 		c.dropCollecting()
 		c.settle()
+		if c.nexus != nil { // what it holds is free before the initiator knows that it is out
+			c.nexus.Close()
+		}
 	}
 	c.mu.Lock()
 	r := c.newReply()

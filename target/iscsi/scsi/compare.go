@@ -99,7 +99,7 @@ func judgeWriteVerify(n *Nexus, c *Command) plan {
 	if !ok || blocks == 0 {
 		return planEnded
 	}
-	if _, ok := c.data(blocksOut(n.geo, &c.CDB).Length); !ok {
+	if !n.cutToSent(c) {
 		return planEnded
 	}
 	return planWork
@@ -119,7 +119,12 @@ func writeVerify(n *Nexus, c *Command) {
 
 func judgeCompareAndWrite(n *Nexus, c *Command) plan {
 	blocks, ok := n.span(c, n.geo.maxCompare())
-	if !ok || blocks == 0 {
+	switch {
+	case !ok:
+		return planEnded
+	case blocks == 0 && c.Expected > 0: // 256 blocks, of which the CDB's byte holds the rest
+		return c.badCDB(lengthField(&c.CDB), wholeByte)
+	case blocks == 0:
 		return planEnded
 	}
 	want := compareOut(n.geo, &c.CDB).Length

@@ -77,6 +77,9 @@ func judgeWriteAtomic(n *Nexus, c *Command) plan {
 	if !ok || blocks == 0 {
 		return planEnded
 	}
+	if _, ok := c.data(int(c.task.end - c.task.off)); !ok {
+		return planEnded
+	}
 	return n.planWrite(c)
 }
 
@@ -84,12 +87,30 @@ func hasAtomic(_ *Unit, g *geometry) bool { return g.maxAtomic > 0 }
 
 func (n *Nexus) planWrite(c *Command) plan {
 	t := &c.task
-	size := t.end - t.off
-	if _, ok := c.data(int(size)); !ok {
+	if !n.cutToSent(c) {
 		return planEnded
 	}
-	t.io = block.Request{Op: block.OpWrite, FUA: fua(&c.CDB), Off: t.off, Len: size, Done: t}
+	t.io = block.Request{Op: block.OpWrite, FUA: fua(&c.CDB), Off: t.off, Len: t.end - t.off, Done: t}
 	return planSubmit
+}
+
+// cutToSent leaves a write the whole blocks that the initiator announced, and sent: the
+// residual tells it what it did not (RFC 7143, 11.4.5.1). It reports whether there are any.
+func (n *Nexus) cutToSent(c *Command) bool {
+	t := &c.task
+	have := 0
+	if c.Out != nil {
+		have = len(c.Out.Bytes())
+	}
+	if size := int64(have) / n.geo.blockSize * n.geo.blockSize; size < t.end-t.off {
+		t.end = t.off + size
+		if size > 0 && size < int64(have) {
+			whole := copyOf(c.Out.Bytes()[:size])
+			c.Out.Unref()
+			c.Out = whole
+		}
+	}
+	return t.end > t.off
 }
 
 func copyOf(b []byte) *block.Buffer {

@@ -112,12 +112,30 @@ func TestTransferOfNothingIsGood(t *testing.T) {
 	}
 }
 
-// A write that comes with less data than its CDB asks for writes nothing.
+// A WRITE is cut to the whole blocks that the initiator announced and sent.
+func TestWriteIsCutToWhatWasSent(t *testing.T) {
+	for _, cdb := range []string{
+		"0a 000000 02 00", "2a 00 00000000 00 0002 00", "aa 00 00000000 00000002 00 00",
+		"8a 00 0000000000000000 00000002 00 00", "2e 02 00000000 00 0002 00",
+	} {
+		n, dev := plain(t)
+		good(t, cdb, run(n, cdb))
+		if !allZero(dev.Snapshot(0, testSize)) {
+			t.Errorf("%s: something was written that was not sent", cdb)
+		}
+		good(t, cdb, run(n, cdb, filled(0xbb, 700)...))
+		if got := dev.Snapshot(0, testSize); !bytes.Equal(got[:512], filled(0xbb, 512)) || !allZero(got[512:]) {
+			t.Errorf("%s: of 700 bytes that were sent, the first block alone is to be written", cdb)
+		}
+	}
+}
+
+// A command other than WRITE that comes with less data than its CDB asks for writes
+// nothing.
 func TestTooLittleData(t *testing.T) {
 	n, dev := plain(t)
 	for _, cdb := range []string{
-		"0a 000000 02 00", "2a 00 00000000 00 0002 00", "8a 00 0000000000000000 00000002 00 00",
-		"2e 02 00000000 00 0002 00", "8b 00 0000000000000000 00000002 00 00", "2f 02 00000000 00 0002 00",
+		"8b 00 0000000000000000 00000002 00 00", "2f 02 00000000 00 0002 00",
 		"89 00 0000000000000000 000000 01 00 00", "93 00 0000000000000000 00000001 00 00",
 		"9c 00 0000000000000000 0000 0002 00 00", "42 00 00000000 00 0400 00", "5f 06 00 00 00 00000400 00", "15 10 00 00 ff 00",
 	} {

@@ -38,7 +38,7 @@ type Config struct {
 // Limits bounds what a unit spends. Zero fields get their defaults.
 type Limits struct {
 	// MaxTransfer is the most that one command transfers, bytes: 64 KiB to
-	// block.MaxBuffer, default 8 MiB.
+	// block.MaxBuffer, which is the default.
 	MaxTransfer int
 	// Workers is how many commands of one nexus wait for a disk at once, default
 	// 8.
@@ -158,7 +158,7 @@ func (cfg *Config) complete() error {
 		v             *int
 		def, min, max int
 	}{
-		{"MaxTransfer", &l.MaxTransfer, 8 << 20, 64 << 10, block.MaxBuffer},
+		{"MaxTransfer", &l.MaxTransfer, block.MaxBuffer, 64 << 10, block.MaxBuffer},
 		{"Workers", &l.Workers, 8, 1, 1024},
 		{"Registrants", &l.Registrants, 256, 1, 512},
 	} {
