@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/lockstep-storage/lockstep/block"
 	"github.com/lockstep-storage/lockstep/target/memory"
@@ -210,6 +211,7 @@ func TestWorkersReadAtOnce(t *testing.T) {
 func TestCompareAndWriteCounts(t *testing.T) {
 	const counters, rounds = 2, 40
 	u, dev := newUnit(t, memory.Options{ColdReads: true}, Config{})
+	dev.Delay(100 * time.Microsecond) // between comparing and having written
 	var all sync.WaitGroup
 	for i, name := range []string{alice, bob, carol} {
 		n := attach(t, u, name)
