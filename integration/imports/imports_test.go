@@ -33,13 +33,14 @@ var rooms = map[string][]string{
 	"mirror":            {"block", "disk", "journal", "bitmap", "snapshot", "store"},
 	"target":            {"block"},
 	"target/nbd":        {"block", "target"},
+	"target/iscsi":      {"block", "target", "target/iscsi/scsi"},
 	"target/iscsi/scsi": {"block"},
 	"node":              {"block", "disk", "store", "mirror", "target", "target/nbd"},
 	"cmd/lockstep":      {"node", "mirror"},
 
 	// What stands outside the product: it may look at all of it.
 	"benchmarks":  {"block", "disk", "journal", "bitmap", "snapshot", "store", "mirror", "target", "target/nbd", "node", "integration"},
-	"integration": {"block", "disk", "journal", "bitmap", "snapshot", "store", "mirror", "target", "target/nbd", "node"},
+	"integration": {"block", "disk", "journal", "bitmap", "snapshot", "store", "mirror", "target", "target/nbd", "target/iscsi", "node"},
 	// It is the whole world that a volume lives in, disks included.
 	"integration/sim": {"block", "disk", "disk/fakedisk", "journal", "store", "mirror"},
 }

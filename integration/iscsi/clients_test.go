@@ -38,12 +38,12 @@ func TestQemu(t *testing.T) {
 func TestCHAP(t *testing.T) {
 	harness.NeedTools(t, "iscsi-inq")
 	const name = "iqn.2007-10.com.github:sahlberg:libiscsi:iscsi-inq"
-	portal, target := serve(t, iscsi.Initiator{Name: name, CHAP: &iscsi.Secret{Name: "tape", Secret: "twelve bytes and more"}})
+	portal, target := serve(t, iscsi.Initiator{Name: name, CHAP: &iscsi.Secret{Name: "tape", Secret: "twelve-bytes-and-more"}})
 	unit := portal + "/" + target + "/0"
 	run(t, false, "iscsi-inq", "iscsi://"+unit)
-	run(t, false, "iscsi-inq", "iscsi://tape%twelve%20bytes@"+unit)
-	run(t, false, "iscsi-inq", "iscsi://disk%twelve bytes and more@"+unit)
-	if out := run(t, true, "iscsi-inq", "iscsi://tape%twelve bytes and more@"+unit); !strings.Contains(out, "LOCKSTEP") {
+	run(t, false, "iscsi-inq", "iscsi://tape%twelve-bytes@"+unit)
+	run(t, false, "iscsi-inq", "iscsi://disk%twelve-bytes-and-more@"+unit)
+	if out := run(t, true, "iscsi-inq", "iscsi://tape%twelve-bytes-and-more@"+unit); !strings.Contains(out, "LOCKSTEP") {
 		t.Errorf("it printed\n%s", out)
 	}
 }

@@ -201,7 +201,6 @@ func (c *conn) drop(which func(*task) bool) (found bool) {
 			continue // it is with the starter
 		}
 		c.mu.Lock()
-		t.charge = 0
 		c.letGo(t)
 		c.mu.Unlock()
 	}

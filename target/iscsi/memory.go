@@ -57,6 +57,7 @@ func (m *memory) take(t *task) bool {
 	}
 	m.free -= t.charge
 	t.conn.bytes += t.charge
+	t.charged = true
 	return true
 }
 

@@ -443,7 +443,6 @@ func (c *conn) refuseData(t *task, h *wire.Header, f *fault) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.noteSkipped(t.itt)
-	t.charge = 0
 	c.fail(t, f)
 	return err
 }

@@ -31,6 +31,7 @@ type task struct {
 	state     taskState
 	aborted   bool  // its reply is not sent
 	charge    int64 // bytes of memory that it counts for, beyond its slot
+	charged   bool  // they are taken; guarded by the server's memory, and kept then
 	transfer  scsi.Transfer
 	batch     uint64 // number of the reader's batch that it came with
 
@@ -172,7 +173,9 @@ func (c *conn) retire(list *reply) {
 		t := r.task
 		switch {
 		case t != nil:
-			charge += t.charge
+			if t.charged {
+				charge += t.charge
+			}
 			if t.cmd.In != nil {
 				t.cmd.In.Unref()
 				t.cmd.In = nil

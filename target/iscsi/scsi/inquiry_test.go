@@ -30,10 +30,10 @@ func TestInquiry(t *testing.T) {
 	wantBytes(t, "supported pages", run(n, "12 01 00 00 ff 00"), "00 00 0007 00 80 83 86 b0 b1 b2")
 	wantBytes(t, "serial number", run(n, "12 01 80 00 ff 00"), "00 80 0002"+fmt.Sprintf("%x", "S1"))
 	wantBytes(t, "extended INQUIRY", run(n, "12 01 86 00 ff 00"), "00 86 003c 00 03 01"+zeroes(57))
-	// 2048 blocks of 512: 16384 in a transfer, granularity 8, 2^22 of WRITE SAME,
+	// 2048 blocks of 512: 65536 in a transfer, granularity 8, 2^22 of WRITE SAME,
 	// 128 written atomically.
 	wantBytes(t, "block limits", run(n, "12 01 b0 00 ff 00"),
-		"00 b0 003c 01 ff 0008 00004000 00000800 00004000 00100000 00000100 00000008 80000000 0000000000400000 00000080"+zeroes(16))
+		"00 b0 003c 01 ff 0008 00010000 00000800 00010000 00100000 00000100 00000008 80000000 0000000000400000 00000080"+zeroes(16))
 	wantBytes(t, "characteristics", run(n, "12 01 b1 00 ff 00"), "00 b1 003c 0001"+zeroes(58))
 	wantBytes(t, "provisioning", run(n, "12 01 b2 00 ff 00"), "00 b2 0004 00 e6 02 00")
 	want(t, "unknown page", run(n, "12 01 c0 00 ff 00"), CheckCondition, "5/2400@cdb2")
