@@ -309,7 +309,7 @@ func (l *login) security(pairs []wire.Pair, keys map[string]string, transit bool
 		}
 		out = append(out, more...)
 	}
-	if transit && !l.proved {
+	if transit && !l.proved && l.method != "CHAP" { // of which the next step may come yet
 		return nil, refuseLogin(wire.AuthFailure, "%s must authenticate itself", l.initiator)
 	}
 	return out, nil
