@@ -22,23 +22,25 @@ const module = "github.com/lockstep-storage/lockstep"
 // code (not its tests) may import. A package belongs to the room with the
 // longest matching name. A room that is in nobody's list is imported by nobody.
 var rooms = map[string][]string{
-	"block":          {},
-	"disk":           {},
-	"disk/fakedisk":  {"disk"},
-	"disk/crashtest": {"disk/fakedisk"},
-	"journal":        {"block", "disk"},
-	"bitmap":         {"block", "disk"},
-	"snapshot":       {"disk"},
-	"store":          {"block", "disk"},
-	"mirror":         {"block", "disk", "journal", "bitmap", "snapshot", "store"},
-	"target":         {"block"},
-	"target/nbd":     {"block", "target"},
-	"node":           {"block", "disk", "store", "mirror", "target", "target/nbd"},
-	"cmd/lockstep":   {"node", "mirror"},
+	"block":             {},
+	"disk":              {},
+	"disk/fakedisk":     {"disk"},
+	"disk/crashtest":    {"disk/fakedisk"},
+	"journal":           {"block", "disk"},
+	"bitmap":            {"block", "disk"},
+	"snapshot":          {"disk"},
+	"store":             {"block", "disk"},
+	"mirror":            {"block", "disk", "journal", "bitmap", "snapshot", "store"},
+	"target":            {"block"},
+	"target/nbd":        {"block", "target"},
+	"target/iscsi":      {"block", "target", "target/iscsi/scsi"},
+	"target/iscsi/scsi": {"block"},
+	"node":              {"block", "disk", "store", "mirror", "target", "target/nbd"},
+	"cmd/lockstep":      {"node", "mirror"},
 
 	// What stands outside the product: it may look at all of it.
 	"benchmarks":  {"block", "disk", "journal", "bitmap", "snapshot", "store", "mirror", "target", "target/nbd", "node", "integration"},
-	"integration": {"block", "disk", "journal", "bitmap", "snapshot", "store", "mirror", "target", "target/nbd", "node"},
+	"integration": {"block", "disk", "journal", "bitmap", "snapshot", "store", "mirror", "target", "target/nbd", "target/iscsi", "node"},
 	// It is the whole world that a volume lives in, disks included.
 	"integration/sim": {"block", "disk", "disk/fakedisk", "journal", "store", "mirror"},
 }
