@@ -171,7 +171,8 @@ func (v *Volume) takeFound() error {
 // is pending: committed by a Primary or given up (replication.md 3).
 func (v *Volume) recover() error {
 	began := time.Now()
-	if err := v.renewIncarnation(); err != nil {
+	lost, err := v.renewIncarnation()
+	if err != nil {
 		return err
 	}
 	if err := v.heedFailed(); err != nil {
@@ -200,7 +201,15 @@ func (v *Volume) recover() error {
 		v.log.Info("replica recovered", "role", v.role, "disk", v.super.Disk, "end", v.end, "stable", v.stable,
 			"toReplay", v.stable-v.applied, "took", time.Since(began).Round(time.Millisecond))
 	}
-	return v.openBitmaps()
+	if err := v.openBitmaps(); err != nil {
+		return err
+	}
+	if !lost || v.failure != nil || v.super.Resync != nil {
+		return nil
+	}
+	// Of one that kept its memory a Primary knows how far it had come, and it comes no
+	// less far; whoever is promoted in that Primary's place never asked it for the rest.
+	return v.dropCutWrite()
 }
 
 // heedFailed looks whether the replica failed without its superblock being able
@@ -219,17 +228,17 @@ func (v *Volume) heedFailed() error {
 
 // renewIncarnation gives the replica a new incarnation if it may have lost what
 // it acknowledged from memory (replication.md 2).
-func (v *Volume) renewIncarnation() error {
-	lost := v.super.BootID != v.opts.BootID || v.super.Protocol == ProtocolB
+func (v *Volume) renewIncarnation() (lost bool, err error) {
+	lost = v.super.BootID != v.opts.BootID || v.super.Protocol == ProtocolB
 	cutOff := v.super.Disk == UpToDate // others may have gone on meanwhile
 	if !lost && !cutOff {
-		return nil
+		return false, nil
 	}
 	incarnation, err := NewIncarnation(nil)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return v.commitSuper(func(sb *Superblock) {
+	return lost, v.commitSuper(func(sb *Superblock) {
 		if lost {
 			sb.Incarnation, sb.BootID = incarnation, v.opts.BootID
 		}
