@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"hash/crc32"
 	"net"
 	"slices"
 	"strings"
@@ -672,4 +673,68 @@ func crashInTruncation(t *testing.T, at func(file string) bool) {
 		t.Fatalf("%d crashes: %d before the cut, %d after", len(all), whole, cut)
 	}
 	t.Logf("%d crashes: %d before the cut, %d after", len(all), whole, cut)
+}
+
+// TestTrace10f: a write that is cut in two on both nodes is nobody's. The Primary is
+// gone, both lost their memory, and each has the first parts of a write whose last never
+// came. Whoever is promoted, without force, drops them, and the other has to have none
+// either: as they meet, they cannot be told from what was acknowledged.
+func TestTrace10f(t *testing.T) {
+	for _, lost := range []bool{true, false} {
+		r := newFakeRig(t, slowToDrop, "a", "b")
+		a, b, c := r.pair()
+		c.write(0, fill(1, rigBlock))
+		c.flush()
+		end := a.vol.Status().End
+		r.eventually("b has it", func() bool { return b.vol.Status().End == end })
+		a.vol.mu.Lock()
+		tag := a.vol.super.History.Last().Tag()
+		a.vol.mu.Unlock()
+		a.kill()
+		b.kill()
+		for n, parts := range map[*rigNode]int{a: 2, b: 3} {
+			n.cutWrite(tag, parts)
+			want := end + LSN(parts) // a Primary that lives may remember that they were acknowledged
+			if lost {
+				n.boot, want = "another boot", end
+			}
+			n.start()
+			if got := n.vol.Status().End; got != want {
+				t.Errorf("memory lost: %v; %s ends at LSN %d, %d is wanted", lost, n.name, got, want)
+			}
+			n.kill() // before it meets the other
+		}
+		if lost {
+			a.start()
+			b.start()
+			r.meet()
+			a.promote(false)
+			r.eventually("both are in sync", func() bool { return len(a.vol.Status().InSync) == 2 })
+		}
+	}
+}
+
+// cutWrite puts the first parts of a write into the journal of a node that is down.
+func (n *rigNode) cutWrite(tag uint64, parts int) {
+	t := n.rig.t
+	t.Helper()
+	dir, err := n.fake.Sub(journalDir)
+	must(t, err)
+	j, st, err := journal.Open(dir, journal.Options{})
+	must(t, err)
+	var recs []*journal.Record
+	crc := j.EndCRC()
+	for i := range parts {
+		rec := &journal.Record{
+			LSN: j.End() + LSN(i+1), Generation: tag, Kind: journal.KindWrite,
+			Offset: int64(i+1) * rigBlock, Length: rigBlock, Payload: fill(9, rigBlock),
+		}
+		rec.PayloadCRC = crc32.Checksum(rec.Payload, journal.Castagnoli)
+		rec.Seal(crc)
+		recs, crc = append(recs, rec), rec.CRC
+	}
+	must(t, j.Append(recs, st.Noted, true))
+	_, err = j.Sync()
+	must(t, err)
+	must(t, j.Close())
 }
