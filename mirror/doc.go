@@ -8,9 +8,8 @@
 //
 // [Create] makes an empty replica in a directory, [Open] recovers one and
 // returns its [Volume]. A Volume is a block.Device: sessions attach to it once
-// it is Primary ([Volume.Promote]), and block.Open makes one with ReadAt, WriteAt
-// and Flush. It reaches its peers through a [Dialer] and
-// takes their connections through [ReadPreamble] and [Volume.Accept]. [Compare]
+// it is Primary ([Volume.Promote]); to read, write and flush it as a file is, use
+// block.Open. It reaches its peers through a [Dialer] and takes their connections through [ReadPreamble] and [Volume.Accept]. [Compare]
 // judges two histories, and is of use without a volume. [Check] reads a replica
 // that nobody has open and says what is damaged.
 //

@@ -341,12 +341,7 @@ func (l *link) journalBatch(m Records) error {
 	if len(b.mem) == 0 {
 		return nil
 	}
-	// What comes with the records makes room for them: a stable LSN that nothing else
-	// has brought, and will not, for it would come behind them (19a).
-	v.mu.Lock()
-	v.believe(m.Stable)
-	v.mu.Unlock()
-	if err := l.awaitRoom(t.bytes); err != nil {
+	if err := l.awaitRoom(t.bytes, m.Stable); err != nil {
 		return err
 	}
 	v.mu.Lock()
@@ -395,12 +390,14 @@ func (b *batch) discard() {
 	b.reset()
 }
 
-// awaitRoom waits until the journal takes a batch of so many bytes. v.seq is held before
-// and after, not while it waits.
-func (l *link) awaitRoom(bytes int64) error {
+// awaitRoom waits until the journal takes a batch of so many bytes. What came with the
+// batch as stable may be what makes the room, and nothing else would bring it: it would
+// come behind the batch (19a). v.seq is held before and after, not while it waits.
+func (l *link) awaitRoom(bytes int64, stable LSN) error {
 	v := l.v
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.believe(stable)
 	bytes = v.limits.batch(bytes)
 	if v.journalHas(bytes) && v.queue.n < maxQueue {
 		return nil

@@ -70,23 +70,3 @@ func TestWriteLongerThanTheJournalTakes(t *testing.T) {
 		}
 	}
 }
-
-// TestRoomComesWithTheFrameThatWaitsForIt: a Secondary whose journal is full of what it
-// does not know to be stable yet hears so in the very frame that needs the room. Nothing
-// else would tell it: what comes behind that frame is not read.
-func TestRoomComesWithTheFrameThatWaitsForIt(t *testing.T) {
-	r := newRigSmall(t, CreateOptions{Size: rigSize}, true, journal.Options{Size: 1 << 20, SegmentSize: 64 << 10, AnySize: true}, patient, "a", "b")
-	a, b := r.node("a"), r.node("b")
-	r.meet()
-	a.promote(false)
-	r.eventually("b is in sync", func() bool { return len(a.vol.Status().InSync) == 2 })
-	c := a.attach()
-	most := int(a.vol.Info().AtomicWrite)
-	for i := range 8 { // more than the journal holds
-		c.write(int64(i*most), fill(byte(i), most))
-		c.flush()
-	}
-	if s := b.vol.Status(); s.Durable != a.vol.Status().Durable {
-		t.Errorf("b has LSN %d durably, a %d", s.Durable, a.vol.Status().Durable)
-	}
-}

@@ -207,8 +207,9 @@ func (v *Volume) recover() error {
 	if !lost || v.failure != nil || v.super.Resync != nil {
 		return nil
 	}
-	// Of one that kept its memory a Primary knows how far it had come, and it comes no
-	// less far; whoever is promoted in that Primary's place never asked it for the rest.
+	// Its parts would count as writes that whoever drops them at a promotion lacks (10f).
+	// One that kept its memory keeps them too: a Primary that lives may have its word for
+	// them, and refuses it if it comes back with less.
 	return v.dropCutWrite()
 }
 
